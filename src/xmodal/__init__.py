@@ -1,0 +1,3 @@
+"""xmodal: cross-modal single-cell modelling that core facilities run."""
+
+__version__ = "0.1.0"

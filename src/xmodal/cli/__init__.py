@@ -1,0 +1,81 @@
+"""The ``xmodal`` command.  Subcommands are imported when they are called, so ``--help`` and ``--version`` stay fast."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+
+from xmodal import __version__
+from xmodal.commands import COMMANDS
+from xmodal.errors import XmodalError
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in ``xmodal.cli.<name>`` as an object called ``command``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [c.name for c in COMMANDS]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in {c.name for c in COMMANDS}:
+            return None
+        found: click.Command = importlib.import_module(f"xmodal.cli.{name}").command
+        return found
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        from difflib import get_close_matches
+
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = get_close_matches(args[0], self.list_commands(ctx), 1)
+            if near:
+                error.message += f" Did you mean '{near[0]}'?"
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(c.name, c.summary) for c in COMMANDS])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="xmodal")
+def cli() -> None:
+    """Predict the single-cell modality that was not measured, and find out how far to trust it.
+
+    Exit codes: 0 fine, 1 internal error, 2 usage, 3 input refused, 99 not applicable, 143 stopped by SIGTERM.
+    """
+
+
+def main() -> None:
+    """Entry point: expected errors become one line on stderr and their exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        _fail("stopped", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except XmodalError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError:
+        _fail("out of memory. What to do: give the job more memory, or predict fewer cells at once (--rows)", 137)
+    except OSError as error:
+        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            _fail(f"{error.filename or 'output'}: no space left on the disk. What to do: free space and run again", 3)
+        logging.getLogger("xmodal").debug("internal error", exc_info=True)
+        raise
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"xmodal: error: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,29 @@
+"""The one table of commands: what each does, and where it is wrapped.  ``tests/test_wrappers_agree.py`` reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """``module``/``galaxy``: wrapped there?  ``why_not``: the reason where it is not."""
+
+    name: str
+    summary: str
+    module: bool
+    galaxy: bool
+    why_not: str = ""
+
+
+COMMANDS = (
+    Command("simulate", "Simulate paired cells with known truth.", False, False, "for tests and teaching only"),
+    Command("check", "Say what is in a file and whether it fits the job.", True, True),
+    Command("prepare", "Bring one or many samples into one checked .h5mu with a split.", True, True),
+    Command("train", "Train a model on a prepared .h5mu.", True, True),
+    Command("predict", "Predict the modality that was not measured.", True, True),
+    Command("merge", "Join predictions of row ranges into one file.", True, False, "Galaxy never shards"),
+    Command("evaluate", "Score predictions against the truth and against controls.", True, True),
+    Command("report", "Write the HTML report and the MultiQC section.", True, True),
+    Command("models", "List the models, or say what is in a checkpoint.", False, True, "nothing to run in a pipeline"),
+)

@@ -1,0 +1,34 @@
+"""Names of everything xmodal reads from or writes into files.  No string key stands anywhere else."""
+
+from __future__ import annotations
+
+UNS = "xmodal"  # uns key of provenance, in h5ad and h5mu
+SPLIT = "xmodal_split"  # obs: train, valid, test
+TRAIN, VALID, TEST = "train", "valid", "test"
+SAMPLE = "xmodal_sample"  # obs: the sample a cell came from
+DEPTH = "xmodal_depth"  # mod[m].obs: total counts over all features of the file the modality came from
+FLAG_EMPTY = "xmodal_empty"  # mod[m].obs: True where a cell has no counts at all in this modality
+PREDICTED = "xmodal_predicted"  # layer of mod[target]: the prediction beside a measurement
+
+RNA, ATAC, PROTEIN = "rna", "atac", "protein"
+GENE_ID = "gene_id"  # var of rna: Ensembl id, where known
+CHROM, START, END = "chrom", "start", "end"  # var of atac; 0-based, half-open
+GENOME = "genome"  # uns of a file or modality
+
+# Likelihoods a modality can have, and the scale on which it is predicted and scored.
+NB, ZINB, BERNOULLI, GAUSSIAN = "nb", "zinb", "bernoulli", "gaussian"
+LOG_CP10K, BINARY, CLR, IDENTITY = "log1p_cp10k", "binary", "clr", "identity"
+LIKELIHOODS = (NB, BERNOULLI, GAUSSIAN)
+UNITS = {
+    LOG_CP10K: "log1p CP10k",
+    BINARY: "probability of an open peak",
+    CLR: "CLR",
+    IDENTITY: "as measured",
+}
+
+PREPARED_SCHEMA = "xmodal-prepared/1"
+CHECKPOINT_FORMAT = 1
+CHECKPOINT_FILE = "model.safetensors"
+STATE_FILE = "state.safetensors"
+HISTORY_FILE = "history.tsv"
+METRICS_FILE = "metrics.json"
