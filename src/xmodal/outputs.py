@@ -1,0 +1,46 @@
+"""Writing so that nothing is lost: a temporary name beside the target, then one rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from xmodal.errors import InputRefused
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise :class:`InputRefused` where ``path`` exists (a folder: is not empty) and may not be replaced."""
+    taken = any(path.iterdir()) if path.is_dir() else path.exists()
+    if taken and not overwrite:
+        raise InputRefused("the output exists", where=str(path), do="give --overwrite or another name")
+
+
+@contextmanager
+def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary path in the folder of ``path``; it gets the name ``path`` only when the block ends well."""
+    refuse_existing(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, overwrite: bool = False) -> None:
+    with replacing(path, overwrite) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any, overwrite: bool = False) -> None:
+    """JSON with sorted keys, so that equal content gives equal bytes."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n", overwrite)
