@@ -1,0 +1,81 @@
+"""What a model is: the interface, and nothing else."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from xmodal.errors import NotApplicable
+
+if TYPE_CHECKING:
+    from xmodal.batches import Batch, Cells
+    from xmodal.vocabulary import Vocabulary
+
+
+class ModelSettings(BaseModel):
+    """Settings of a model; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GradientSettings(ModelSettings):
+    """Settings of a model that :func:`xmodal.training.fit` trains by gradient."""
+
+    epochs: int = Field(300, ge=0, description="Most epochs to train.")
+    batch_size: int = Field(512, ge=2, description="Cells in a minibatch.")
+    learning_rate: float = Field(0.01, gt=0, description="Learning rate of Adam.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay (decoupled, as in AdamW).")
+    patience: int = Field(25, ge=1, description="Epochs without a better validation loss before training stops.")
+    plateau_patience: int = Field(15, ge=1, description="Epochs without a better validation loss before the rate falls.")
+    plateau_factor: float = Field(0.1, gt=0, lt=1, description="What the rate is multiplied with then.")
+    clip: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
+
+
+class CrossModalModel(nn.Module):
+    """Base of all models.
+
+    A model is built from its settings and the vocabulary alone, so that a checkpoint can be loaded strictly: the shapes of
+    all parameters and buffers follow from these two.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]  # the paper or method it implements
+    Settings: ClassVar[type[ModelSettings]]
+    has_latent: ClassVar[bool] = False
+    min_cells: ClassVar[int] = 2  # training cells below which fitting makes no sense
+
+    def __init__(self, settings: ModelSettings, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.settings = settings
+        self.vocabulary = vocabulary
+
+    @classmethod
+    def build(cls, settings: ModelSettings, vocabulary: Vocabulary) -> Self:
+        """The untrained model."""
+        return cls(settings, vocabulary)
+
+    def directions(self) -> list[tuple[str, str]]:
+        """The pairs (source, target) this model predicts."""
+        return list(permutations(self.vocabulary.modalities, 2))
+
+    def prepare(self, cells: Cells) -> None:
+        """Take statistics of the training cells into buffers; closed-form models are trained after this."""
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted terms whose sum is minimised, each a scalar.  Closed-form models have none."""
+        return {}
+
+    def finish(self, cells: Cells) -> None:
+        """Called once after training, with the validation cells (the training cells where there are none)."""
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Joint latent of the modalities that are present, (cells, latent)."""
+        raise NotApplicable(f"model '{self.name}' has no latent space; models that have one: see `xmodal models`")
+
+    def predict(self, batch: Batch, source: str, target: str) -> Tensor:
+        """Prediction of ``target`` from ``source`` on the target's scale, (cells, features of target)."""
+        raise NotApplicable(f"model '{self.name}' does not predict; models that do: see `xmodal models`")

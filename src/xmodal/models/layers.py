@@ -1,0 +1,104 @@
+"""Encoders and decoders that models share: they know features and likelihoods, not how modalities meet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from xmodal import fields
+from xmodal.models.mean import column_means
+
+if TYPE_CHECKING:
+    from xmodal.batches import Batch, Cells
+    from xmodal.vocabulary import Modality
+
+CLIP_QUANTILES = (0.005, 0.995)  # z-scores outside the central 99 % are cut, as CrossMP does
+SPREAD_FLOOR = 1e-6  # a feature that never varies is left at zero, not divided by nothing
+SAMPLE = 2_000  # training cells that quantiles and spreads are taken from
+
+
+class Standardise(nn.Module):
+    """What an encoder sees of one modality, with its log depth as a last column: (cells, features + 1).
+
+    Peaks: open / sqrt(number of open peaks), so that depth sits in the depth column alone; everything else: z-scores
+    clipped at the 0.5 and 99.5 % quantiles.
+    """
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__()
+        self.modality = modality
+        self.register_buffer("mean", torch.zeros(len(modality)))
+        self.register_buffer("spread", torch.ones(len(modality)))
+        self.register_buffer("limits", torch.tensor([-10.0, 10.0]))
+        self.register_buffer("depth", torch.tensor([0.0, 1.0]))  # mean and spread of the log depth
+
+    def prepare(self, cells: Cells) -> None:
+        m = self.modality.name
+        cells = cells.having(m)
+        if not len(cells):
+            return
+        rows = torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))[:SAMPLE].sort().values.numpy()
+        batch = cells.batch(rows)
+        logged = torch.log1p(batch.counts[m].sum(1))
+        self.get_buffer("depth").copy_(torch.stack([logged.mean(), logged.std(correction=0).clamp(min=SPREAD_FLOOR)]))
+        if self.modality.scale == fields.BINARY:
+            return
+        values = batch.values[m]
+        spread = values.std(0, correction=0)
+        self.get_buffer("mean").copy_(column_means(cells, m))
+        self.get_buffer("spread").copy_(torch.where(spread > SPREAD_FLOOR, spread, torch.inf))
+        scores = ((values - self.get_buffer("mean")) / self.get_buffer("spread")).flatten()
+        step = max(1, len(scores) // 1_000_000)  # torch.quantile takes 16 million values at most
+        self.get_buffer("limits").copy_(torch.quantile(scores[::step], torch.tensor(CLIP_QUANTILES)))
+
+    def forward(self, batch: Batch) -> Tensor:
+        m = self.modality.name
+        total = batch.counts[m].sum(1, keepdim=True)
+        centre, width = self.get_buffer("depth")
+        depth = (torch.log1p(total) - centre) / width
+        if self.modality.scale == fields.BINARY:
+            opened = batch.values[m]
+            x = opened / opened.sum(1, keepdim=True).clamp(min=1).sqrt()
+        else:
+            low, high = self.get_buffer("limits")
+            x = ((batch.values[m] - self.get_buffer("mean")) / self.get_buffer("spread")).clamp(low, high)
+        return torch.cat([x, depth], 1)
+
+
+def block(inputs: int, outputs: int, dropout: float = 0.0) -> nn.Sequential:
+    """Linear, BatchNorm, PReLU, dropout."""
+    return nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.PReLU(), nn.Dropout(dropout))
+
+
+class BlockEncoder(nn.Module):
+    """Features split into blocks (chromosomes), each through its own small layers, then joined: (cells, n) -> (cells, latent)."""
+
+    def __init__(self, blocks: list[Tensor], widths: tuple[int, int], latent: int, dropout: float) -> None:
+        super().__init__()
+        self.blocks = blocks
+        first, second = widths
+        self.parts = nn.ModuleList(nn.Sequential(block(len(b), first, dropout), block(first, second)) for b in blocks)
+        self.join = nn.Linear(second * len(blocks) + 1, latent)  # + 1: the log depth
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [part(x[:, b]) for part, b in zip(self.parts, self.blocks, strict=True)]
+        return self.join(torch.cat([*parts, x[:, -1:]], 1))
+
+
+class BlockDecoder(nn.Module):
+    """The mirror image: latent -> a small hidden vector for each block -> the block's features."""
+
+    def __init__(self, blocks: list[Tensor], latent: int, widths: tuple[int, int]) -> None:
+        super().__init__()
+        self.widths = widths
+        self.order = torch.argsort(torch.cat(blocks))
+        self.split = block(latent, widths[1] * len(blocks))
+        self.parts = nn.ModuleList(
+            nn.Sequential(block(widths[1], widths[0]), nn.Linear(widths[0], len(b))) for b in blocks
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        hidden = self.split(z).split(self.widths[1], 1)
+        return torch.cat([part(h) for part, h in zip(self.parts, hidden, strict=True)], 1)[:, self.order]

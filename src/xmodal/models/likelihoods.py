@@ -1,0 +1,85 @@
+"""Output heads: what a decoder's numbers mean for each likelihood, and what is lost when they are wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xmodal import fields
+from xmodal.models.mean import column_means
+from xmodal.transforms import CP
+
+if TYPE_CHECKING:
+    from xmodal.batches import Batch, Cells
+    from xmodal.vocabulary import Modality
+
+EPS = 1e-8
+
+
+class Head(nn.Module):
+    """Turns decoder outputs (cells, features) into a loss for each cell and an expectation on the modality's scale.
+
+    ``nb``/``zinb``: outputs are logits of the expected share of counts, biased by the training share; ``bernoulli``: logits
+    of an open peak, biased by prevalence; ``gaussian``: deviations from the training mean in training spreads.
+    """
+
+    def __init__(self, modality: Modality, counts: str = fields.NB) -> None:
+        super().__init__()
+        self.modality, self.counts = modality, counts
+        self.register_buffer("mean", torch.zeros(len(modality)))
+        self.register_buffer("spread", torch.ones(len(modality)))
+        self.bias = nn.Parameter(torch.zeros(len(modality)))
+        if modality.likelihood == fields.NB:
+            self.log_dispersion = nn.Parameter(torch.zeros(len(modality)))
+            if counts == fields.ZINB:
+                self.dropout_logit = nn.Parameter(torch.full((len(modality),), -2.0))
+
+    @torch.no_grad()
+    def prepare(self, cells: Cells) -> None:
+        m = self.modality.name
+        measured = cells.having(m)
+        mean = column_means(cells, m)
+        self.get_buffer("mean").copy_(mean)
+        if self.modality.likelihood == fields.NB:
+            total = torch.from_numpy(measured.counts[m].sum(0)).float().ravel()
+            self.bias.copy_(torch.log((total + 0.5) / (total.sum() + 0.5 * len(total))))
+        elif self.modality.likelihood == fields.BERNOULLI:
+            self.bias.copy_(torch.logit(((mean * len(measured)) + 0.5) / (len(measured) + 1)))
+        else:
+            values = torch.from_numpy(measured.values(m, slice(0, 4_000)))
+            self.get_buffer("spread").copy_(values.std(0, correction=0).clamp(min=1e-3))
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean negative log likelihood over the features of each cell, (cells,)."""
+        m = self.modality.name
+        if self.modality.likelihood == fields.BERNOULLI:
+            return F.binary_cross_entropy_with_logits(outputs + self.bias, batch.values[m], reduction="none").mean(1)
+        if self.modality.likelihood == fields.GAUSSIAN:
+            standard = (batch.values[m] - self.get_buffer("mean")) / self.get_buffer("spread")
+            return 0.5 * (outputs + self.bias - standard).square().mean(1)
+        counts = batch.counts[m]
+        log_mean = F.log_softmax(outputs + self.bias, 1) + torch.log(counts.sum(1, keepdim=True).clamp(min=1))
+        return -self._log_nb(counts, log_mean).mean(1)
+
+    def _log_nb(self, x: Tensor, log_mean: Tensor) -> Tensor:
+        """Log probability of counts; the terms lgamma(x + 1) that no parameter changes are left out."""
+        log_theta = self.log_dispersion.clamp(-6, 6)
+        theta = log_theta.exp()
+        log_sum = torch.logaddexp(log_theta, log_mean)
+        log_p = torch.lgamma(x + theta) - torch.lgamma(theta) + theta * (log_theta - log_sum) + x * (log_mean - log_sum)
+        if self.counts != fields.ZINB:
+            return log_p
+        zero = F.logsigmoid(self.dropout_logit)
+        kept = F.logsigmoid(-self.dropout_logit)
+        return torch.where(x > 0, kept + log_p, torch.logaddexp(zero.expand_as(log_p), kept + log_p))
+
+    def expected(self, outputs: Tensor) -> Tensor:
+        """Expectation: log1p(1e4 x share), probability, or value; (cells, features)."""
+        if self.modality.likelihood == fields.BERNOULLI:
+            return torch.sigmoid(outputs + self.bias)
+        if self.modality.likelihood == fields.GAUSSIAN:
+            return self.get_buffer("mean") + self.get_buffer("spread") * (outputs + self.bias)
+        return torch.log1p(CP * torch.softmax(outputs + self.bias, 1))
