@@ -1,0 +1,31 @@
+#!/usr/bin/env nextflow
+// Predict the single-cell modality that was not measured: check -> prepare -> train -> predict -> evaluate -> report.
+
+nextflow.preview.topic = true
+
+include { PIPELINE_COMPLETION     } from './subworkflows/local/utils_xmodal/main'
+include { PIPELINE_INITIALISATION } from './subworkflows/local/utils_xmodal/main'
+include { helpText                } from './subworkflows/local/utils_xmodal/main'
+include { XMODAL                  } from './workflows/xmodal'
+
+workflow {
+    main:
+    if (params.help) {
+        println(helpText("${projectDir}/nextflow_schema.json"))
+    }
+    else if (params.version) {
+        println("crossmodal/xmodal ${workflow.manifest.version}")
+    }
+    else {
+        PIPELINE_INITIALISATION(params, "${projectDir}/nextflow_schema.json", "${projectDir}/assets/schema_input.json")
+        XMODAL(
+            PIPELINE_INITIALISATION.out.samples,
+            params.checkpoint ? file(params.checkpoint, checkIfExists: true) : [],
+            params.gene_table ? file(params.gene_table, checkIfExists: true) : [],
+            params.links ? file(params.links, checkIfExists: true) : [],
+            params.shards,
+            params.skip_multiqc,
+        )
+        PIPELINE_COMPLETION(params.outdir, XMODAL.out.report)
+    }
+}

@@ -1,0 +1,43 @@
+process XMODAL_PREDICT {
+    tag "${meta.id}"
+    label 'process_medium'
+    label 'process_gpu'
+
+    conda "${moduleDir}/environment.yml"
+    container "${ task.accelerator ? 'ghcr.io/crossmodal/xmodal:0.1.0-cuda' : 'ghcr.io/crossmodal/xmodal:0.1.0' }"
+
+    input:
+    // split: predict these cells only (train, valid, test), or ''; rows: a range such as '0:4096', or ''
+    tuple val(meta), path(cells, stageAs: 'input/*'), path(checkpoint, stageAs: 'checkpoint/*'), val(source), val(target), val(split), val(rows)
+
+    output:
+    tuple val(meta), path("*.h5ad"), emit: h5ad
+    tuple val("${task.process}"), val('xmodal'), eval("xmodal --version | sed 's/.* //'"), emit: versions_xmodal, topic: versions
+
+    when:
+    task.ext.when == null || task.ext.when
+
+    script:
+    def args = task.ext.args ?: ''
+    prefix = task.ext.prefix ?: "${meta.id}"
+    def device = task.accelerator ? 'cuda' : 'cpu'
+    def chosen = [split ? "--split ${split}" : '', rows ? "--rows ${rows}" : ''].join(' ').trim()
+    """
+    xmodal predict \\
+        ${args} \\
+        ${chosen} \\
+        --from ${source} \\
+        --to ${target} \\
+        --checkpoint ${checkpoint} \\
+        --threads ${task.cpus} \\
+        --device ${device} \\
+        --output ${prefix}.h5ad \\
+        ${cells}
+    """
+
+    stub:
+    prefix = task.ext.prefix ?: "${meta.id}"
+    """
+    touch ${prefix}.h5ad
+    """
+}

@@ -1,0 +1,42 @@
+process XMODAL_PREPARE {
+    tag "${meta.id}"
+    label 'process_medium'
+
+    conda "${moduleDir}/environment.yml"
+    container "ghcr.io/crossmodal/xmodal:0.1.0"
+
+    input:
+    // sheet: the text of a samplesheet whose files are named input1/NAME, input2/NAME, ... in the order of `files`
+    tuple val(meta), val(sheet), path(files, stageAs: 'input?/*')
+
+    output:
+    tuple val(meta), path("*.h5mu")        , emit: h5mu
+    tuple val(meta), path("*.prepare.json"), emit: json
+    tuple val("${task.process}"), val('xmodal'), eval("xmodal --version | sed 's/.* //'"), emit: versions_xmodal, topic: versions
+
+    when:
+    task.ext.when == null || task.ext.when
+
+    script:
+    def args = task.ext.args ?: ''
+    prefix = task.ext.prefix ?: "${meta.id}"
+    """
+    cat > samplesheet.csv <<'END_OF_SHEET'
+    ${sheet}
+    END_OF_SHEET
+    xmodal prepare \\
+        ${args} \\
+        --samplesheet samplesheet.csv \\
+        --threads ${task.cpus} \\
+        --device cpu \\
+        --output ${prefix}.h5mu \\
+        --summary ${prefix}.prepare.json
+    """
+
+    stub:
+    prefix = task.ext.prefix ?: "${meta.id}"
+    """
+    touch ${prefix}.h5mu
+    echo '{}' > ${prefix}.prepare.json
+    """
+}

@@ -1,0 +1,26 @@
+// Join and split the cells to learn from, and train a model on them, unless one is given.
+
+include { XMODAL_PREPARE } from '../../../modules/crossmodal/xmodal/prepare/main'
+include { XMODAL_TRAIN   } from '../../../modules/crossmodal/xmodal/train/main'
+
+workflow CROSSMODAL_TRAIN {
+    take:
+    ch_samples     // channel: [ val(meta), val(sheet), [ path(file), ... ] ]  as XMODAL_PREPARE takes them
+    val_checkpoint // path: a trained model.safetensors to use in place of training, or []
+    val_gene_table // path: gene positions, or []
+    val_links      // path: peak-gene links, or []
+
+    main:
+    XMODAL_PREPARE(ch_samples)
+    XMODAL_TRAIN(
+        XMODAL_PREPARE.out.h5mu.filter { !val_checkpoint },
+        val_gene_table,
+        val_links,
+    )
+    ch_given = val_checkpoint ? XMODAL_PREPARE.out.h5mu.map { meta, _h5mu -> [meta, val_checkpoint] } : channel.empty()
+
+    emit:
+    cells      = XMODAL_PREPARE.out.h5mu.join(XMODAL_PREPARE.out.json) // channel: [ val(meta), path(h5mu), path(json) ]
+    checkpoint = XMODAL_TRAIN.out.checkpoint.mix(ch_given)             // channel: [ val(meta), path(safetensors) ]
+    training   = XMODAL_TRAIN.out.training                             // channel: [ val(meta), path(folder) ]
+}

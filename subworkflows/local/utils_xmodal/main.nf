@@ -1,0 +1,240 @@
+// Everything that is checked before the first task runs, and what is said at the end. No plug-in is needed: parameters and
+// samplesheet are checked against the two JSON schemas that nf-core's tools and Seqera Launch read as well.
+
+def readJson(path) {
+    return new groovy.json.JsonSlurper().parseText(file(path).text)
+}
+
+// The smallest number of single-letter changes that turn a into b.
+def editDistance(a, b) {
+    return b.toList().inject((0..a.size()).toList()) { above, letter ->
+        a.toList().withIndex().inject([above[0] + 1]) { row, item ->
+            row + [[row.last() + 1, above[item[1] + 1] + 1, above[item[1]] + (item[0] == letter ? 0 : 1)].min()]
+        }
+    }.last()
+}
+
+// " Did you mean X?" where a known name is near, otherwise "".
+def nearest(name, known) {
+    def best = known.min { candidate -> editDistance(name.toLowerCase(), candidate) }
+    return best && editDistance(name.toLowerCase(), best) <= Math.max(2, name.size().intdiv(3)) ? " Did you mean ${best}?" : ''
+}
+
+// A path as the user wrote it: beside the samplesheet first, then where Nextflow was started.
+def located(value, folder) {
+    def text = value.toString()
+    if (text.startsWith('/') || text.contains('://') || !folder) {
+        return file(text)
+    }
+    def beside = folder.resolve(text)
+    return beside.exists() ? beside : file(text)
+}
+
+// What is wrong with one value, judged by its part of a schema: a list of half sentences.
+def valueProblems(value, rule, folder = null) {
+    if (rule.type == 'boolean') {
+        return value instanceof Boolean ? [] : ["must be true or false, not '${value}'"]
+    }
+    if (value instanceof Boolean) {
+        return ['needs a value']
+    }
+    if (rule.type in ['integer', 'number']) {
+        return numberProblems(value, rule)
+    }
+    def text = value.toString()
+    if (rule.enum && !(text in rule.enum)) {
+        return ["is '${text}' but must be one of: ${rule.enum.join(', ')}.${nearest(text, rule.enum)}"]
+    }
+    if (rule.pattern && !(text ==~ rule.pattern) || rule.not?.enum?.contains(text)) {
+        return ["is '${text}' but ${rule.errorMessage ?: "must match ${rule.pattern}"}"]
+    }
+    if (rule.exists && !text.contains('://') && !located(text, folder).exists()) {
+        return ["file not found: ${text}"]
+    }
+    return []
+}
+
+def numberProblems(value, rule) {
+    def whole = value instanceof Integer || value instanceof Long
+    if (!(value instanceof Number) || (rule.type == 'integer' && !whole)) {
+        return ["must be a ${rule.type == 'integer' ? 'whole number' : 'number'}, not '${value}'"]
+    }
+    if (rule.minimum != null && value < rule.minimum || rule.maximum != null && value > rule.maximum) {
+        def most = rule.maximum != null ? " and ${rule.maximum}" : ''
+        return ["is ${value} but must be ${most ? 'between' : 'at least'} ${rule.minimum}${most}"]
+    }
+    return []
+}
+
+// All that is wrong with the parameters: a list of sentences that name the option.
+def parameterProblems(given, schema) {
+    def rules = schema['$defs'].values().collectEntries { group -> group.properties }
+    def needed = schema['$defs'].values().collectMany { group -> group.required ?: [] }
+    def planned = ['joint', 'annotate', 'describe', 'generate']
+    // Nextflow stores --min-peaks as min-peaks and again as minPeaks; one of them is enough to say.
+    def doubles = given.keySet().findAll { name -> name.contains('-') }.collect { name -> name.replaceAll(/-([a-zA-Z0-9])/) { hit -> hit[1].toUpperCase() } }
+    def unknown = given.keySet()
+        .findAll { name -> !rules.containsKey(name) && !(name in doubles) }
+        .collect { name -> "--${name}: no such parameter.${nearest(name.replaceAll('-', '_'), rules.keySet())}" }
+    def missing = needed.findAll { name -> given[name] == null }.collect { name -> "--${name}: is required. It says: ${rules[name].description}" }
+    def wrong = rules.findAll { name, _rule -> given[name] != null }.collectMany { name, rule ->
+        name == 'task' && given.task in planned
+            ? ["--task ${given.task}: is not there yet. What to do: use --task predict, the only one there is now"]
+            : valueProblems(given[name], rule).collect { problem -> "--${name}: ${problem}" }
+    }
+    return unknown + missing + wrong
+}
+
+// The lines of a CSV file that hold something: [line number, [cells]].
+def csvLines(path) {
+    return path.readLines()
+        .withIndex(1)
+        .collect { line, number -> [number, line.replace('\uFEFF', '')] }
+        .findAll { _number, line -> line.trim() && !line.startsWith('#') }
+        .collect { number, line -> [number, line.split(',', -1).collect { cell -> cell.trim().replaceAll(/^"(.*)"$/, '$1').trim() }] }
+}
+
+// Rows of the samplesheet: [line, {column: value}], and all problems of its form.
+def sheetRows(path, schema) {
+    def lines = csvLines(path)
+    def columns = schema.items.properties
+    if (!lines) {
+        return [[], ["${path.name}: is empty. What to do: give a header line such as sample,role,rna,atac and one line per sample"]]
+    }
+    def header = lines[0][1]
+    def strange = header.findAll { name -> !columns.containsKey(name) }.collect { name -> "line ${lines[0][0]}: no such column '${name}'.${nearest(name, columns.keySet())}" }
+    def twice = header.findAll { name -> header.count(name) > 1 }.unique(false).collect { name -> "line ${lines[0][0]}: column '${name}' stands there twice" }
+    def lacking = schema.items.required.findAll { name -> !(name in header) }.collect { name -> "line ${lines[0][0]}: the column '${name}' is missing" }
+    def uneven = lines.tail().findAll { line -> line[1].size() != header.size() }.collect { line -> "line ${line[0]}: has ${line[1].size()} cells, but the header has ${header.size()}" }
+    def rows = lines.tail().findAll { line -> line[1].size() == header.size() }.collect { line ->
+        [line[0], [header, line[1]].transpose().collectEntries().findAll { _name, value -> value != '' }]
+    }
+    def none = lines.size() == 1 ? ["${path.name}: has a header but no sample"] : []
+    return [rows, strange + twice + lacking + uneven + none]
+}
+
+// What is wrong with one row, by the schema and by what can be used together.
+def rowProblems(number, row, schema, folder, hasModel) {
+    def rule = schema.items
+    def where = "line ${number}${row.sample ? " (${row.sample})" : ''}"
+    def files = row.keySet().intersect(['rna', 'atac', 'protein', 'h5mu', 'h5'])
+    def role = row.role ?: rule.properties.role.default
+    def problems = rule.required.findAll { name -> !row[name] }.collect { name -> "${name}: is empty" }
+    problems += row.findAll { name, _value -> rule.properties.containsKey(name) }
+        .collectMany { name, value -> valueProblems(value, rule.properties[name], folder).collect { problem -> "${name}: ${problem}" } }
+    if (!files) {
+        problems += ["no file: fill one of the columns ${rule.anyOf.collectMany { item -> item.required }.join(', ')}"]
+    }
+    if (files.size() > 1 && files.intersect(['h5mu', 'h5'])) {
+        problems += ["${files.intersect(['h5mu', 'h5']).join(' and ')}: holds all modalities, so the other files (${(files - ['h5mu', 'h5']).join(', ') ?: files.join(', ')}) cannot be given as well"]
+    }
+    if (row.fragments) {
+        problems += ['fragments: counting fragments is not there yet. What to do: leave the column empty']
+    }
+    if (row.checkpoint && role == 'train') {
+        problems += ['checkpoint: belongs to a row to predict for. What to do: make its role predict']
+    }
+    if (role == 'predict' && !row.checkpoint && !hasModel) {
+        problems += ['no model to predict with. What to do: give --checkpoint, fill the column checkpoint, or add rows with role train']
+    }
+    return problems.collect { problem -> "${where}: ${problem}" }
+}
+
+// The samples of the samplesheet, [meta, {column: path}], and all that is wrong with it at once.
+def readSamplesheet(path, schema, checkpoint) {
+    def sheet = file(path)
+    def (rows, problems) = sheetRows(sheet, schema)
+    def training = rows.findAll { _line, row -> (row.role ?: 'train') != 'predict' }
+    rows.each { line, row -> problems += rowProblems(line, row, schema, sheet.parent, checkpoint || training) }
+    rows.groupBy { _line, row -> row.sample }.findAll { name, same -> name && same.size() > 1 }.each { name, same ->
+        problems += ["lines ${same.collect { item -> item[0] }.join(', ')}: the sample '${name}' is given ${same.size()} times; names must differ"]
+    }
+    def kinds = training.collectMany { _line, row -> row.keySet().intersect(['rna', 'atac', 'protein', 'h5mu', 'h5']) }.unique()
+    if (kinds.size() == 1 && kinds[0] in ['rna', 'atac', 'protein']) {
+        problems += ["the rows to train on have ${kinds[0]} only. What to do: give a second modality for the same cells"]
+    }
+    if (problems) {
+        return [[], problems]
+    }
+    def samples = rows.collect { line, row ->
+        def files = row.findAll { name, _value -> !(name in ['sample', 'role']) }.collectEntries { name, value -> [name, located(value, sheet.parent)] }
+        [[id: row.sample, role: row.role ?: 'train', line: line], files]
+    }
+    return [samples, []]
+}
+
+// Samples as one samplesheet for XMODAL_PREPARE, which stages the files as input1/NAME, input2/NAME, ...
+def sheetOf(rows) {
+    def columns = ['rna', 'atac', 'protein', 'h5mu', 'h5'].findAll { name -> rows.any { _meta, files -> files[name] } }
+    def listed = rows.collectMany { meta, files -> columns.findAll { name -> files[name] }.collect { name -> [meta.id, name, files[name]] } }
+    def staged = listed.withIndex(1).collectEntries { item, number -> [item.take(2), "input${number}/${item[2].name}"] }
+    def lines = rows.collect { meta, _files -> ([meta.id] + columns.collect { name -> staged[[meta.id, name]] ?: '' }).join(',') }
+    return [([(['sample'] + columns).join(',')] + lines).join('\n'), listed.collect { item -> item[2] }]
+}
+
+// Versions as YAML, process by process.
+def versionsText(rows) {
+    def steps = rows.groupBy { row -> row[0].tokenize(':').last() }
+        .collectEntries { step, entries -> [step, entries.collect { entry -> "    ${entry[1]}: '${entry[2].toString().trim()}'" }.unique().sort()] }
+    def own = ['Workflow:', "    crossmodal/xmodal: '${workflow.manifest.version}'", "    Nextflow: '${workflow.nextflow.version}'"]
+    return (steps.sort().collectMany { step, lines -> ["${step}:"] + lines } + own).join('\n') + '\n'
+}
+
+def helpText(path) {
+    def schema = readJson(path)
+    def groups = schema['$defs'].values().collect { group ->
+        def shown = group.properties.findAll { _name, rule -> !rule.hidden }
+        def lines = shown.collect { name, rule ->
+            def extra = (rule.enum ? [rule.enum.join('|')] : []) + (rule.default != null && rule.type != 'boolean' ? ["default: ${rule.default}"] : []) + (name in (group.required ?: []) ? ['required'] : [])
+            "  --${name.padRight(18)} ${rule.description}${extra ? " [${extra.join('; ')}]" : ''}"
+        }
+        shown ? "${group.title}\n${lines.join('\n')}" : ''
+    }
+    return """
+crossmodal/xmodal ${workflow.manifest.version}: ${schema.description}
+
+  nextflow run main.nf -profile docker --input samplesheet.csv --outdir results
+
+${groups.findAll().join('\n\n')}
+
+Profiles: test, test_full, demo, gpu, docker, podman, singularity, apptainer, conda, offline, slurm, k8s, awsbatch, google_batch.
+The samplesheet and every file of the results are described in docs/usage.md and docs/output.md.
+"""
+}
+
+// Stop before anything runs, with everything that is wrong.
+def refuse(what, problems) {
+    def listed = problems.collect { problem -> "  - ${problem}" }.join('\n')
+    error("${what}\n\n${listed}\n\nNothing was run. --help lists the parameters; docs/usage.md describes the samplesheet.\n")
+}
+
+workflow PIPELINE_INITIALISATION {
+    take:
+    given        // map: the parameters
+    schema       // path: nextflow_schema.json
+    sheet_schema // path: assets/schema_input.json
+
+    main:
+    if (given.validate_params) {
+        def wrong = parameterProblems(given, readJson(schema))
+        if (wrong) {
+            refuse("The parameters cannot be used (${wrong.size()} found):", wrong)
+        }
+    }
+    def (rows, problems) = readSamplesheet(given.input, readJson(sheet_schema), given.checkpoint)
+    if (problems) {
+        refuse("The samplesheet ${given.input} cannot be used (${problems.size()} found):", problems)
+    }
+
+    emit:
+    samples = channel.fromList(rows) // channel: [ val(meta), val(files) ]
+}
+
+workflow PIPELINE_COMPLETION {
+    take:
+    outdir // string: the folder of results
+    report // channel: [ val(meta), path(html) ]
+
+    main:
+    report.subscribe { _meta, html -> log.info("Report: ${outdir}/report/${html.name}") }
+}

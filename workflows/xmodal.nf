@@ -1,0 +1,87 @@
+// The pipeline's one workflow: wiring only.
+
+include { CROSSMODAL_PREDICT                    } from '../subworkflows/crossmodal/crossmodal_predict/main'
+include { CROSSMODAL_TRAIN                      } from '../subworkflows/crossmodal/crossmodal_train/main'
+include { MULTIQC                               } from '../modules/local/multiqc/main'
+include { XMODAL_CHECK                          } from '../modules/crossmodal/xmodal/check/main'
+include { XMODAL_PREPARE as XMODAL_PREPARE_NEW  } from '../modules/crossmodal/xmodal/prepare/main'
+include { XMODAL_REPORT                         } from '../modules/crossmodal/xmodal/report/main'
+include { versionsText                          } from '../subworkflows/local/utils_xmodal/main'
+include { sheetOf                               } from '../subworkflows/local/utils_xmodal/main'
+
+workflow XMODAL {
+    take:
+    ch_samples       // channel: [ val(meta), val(files) ]  meta: id, role, line; files: a map of column to path
+    val_checkpoint   // path: a trained model, or []
+    val_gene_table   // path: gene positions, or []
+    val_links        // path: peak-gene links, or []
+    val_shards       // integer: parts that each sample is predicted in
+    val_skip_multiqc // boolean
+
+    main:
+    // Every file is looked at first; what is refused there costs no training.
+    XMODAL_CHECK(ch_samples.map { meta, files -> [meta, (files - files.subMap('checkpoint')).values().toList()] })
+    ch_checked = XMODAL_CHECK.out.json
+        .join(ch_samples)
+        .map { meta, _json, files -> [meta, files] }
+
+    // All cells to learn from become one file, in the order of the samplesheet.
+    ch_training = ch_checked
+        .filter { meta, _files -> meta.role != 'predict' }
+        .toSortedList { a, b -> a[0].line <=> b[0].line }
+        .filter { rows -> rows }
+        .map { rows -> [[id: 'training']] + sheetOf(rows) }
+    CROSSMODAL_TRAIN(ch_training, val_checkpoint, val_gene_table, val_links)
+
+    // Cells to predict for are prepared one sample at a time, and nothing is filtered away.
+    ch_new = ch_checked.filter { meta, _files -> meta.role != 'train' }
+    XMODAL_PREPARE_NEW(ch_new.map { row -> [row[0].subMap('id')] + sheetOf([row]) })
+    ch_own_checkpoint = ch_new
+        .filter { _meta, files -> files.checkpoint }
+        .map { meta, files -> [meta.subMap('id'), files.checkpoint] }
+
+    ch_heldout = CROSSMODAL_TRAIN.out.cells
+        .join(CROSSMODAL_TRAIN.out.checkpoint)
+        .map { _meta, h5mu, json, checkpoint -> [[id: 'heldout'], h5mu, json, checkpoint, 'test'] }
+    ch_default = val_checkpoint ? channel.value(val_checkpoint) : CROSSMODAL_TRAIN.out.checkpoint.map { _meta, checkpoint -> checkpoint }
+    ch_prepared_new = XMODAL_PREPARE_NEW.out.h5mu
+        .join(XMODAL_PREPARE_NEW.out.json)
+        .join(ch_own_checkpoint, remainder: true)
+        .filter { row -> row[1] }
+        .branch { _meta, _h5mu, _json, checkpoint ->
+            own: checkpoint
+            shared: true
+        }
+    ch_predict = ch_heldout
+        .mix(ch_prepared_new.own.map { meta, h5mu, json, checkpoint -> [meta, h5mu, json, checkpoint, ''] })
+        .mix(ch_prepared_new.shared.map { row -> row.take(3) }.combine(ch_default).map { row -> row + [''] })
+    CROSSMODAL_PREDICT(ch_predict, val_shards)
+
+    // One report over everything; what there is none of is left out.
+    ch_report = CROSSMODAL_TRAIN.out.training
+        .map { _meta, folder -> folder }
+        .toSortedList()
+        .concat(CROSSMODAL_PREDICT.out.evaluation.map { _meta, folder -> folder }.toSortedList { a, b -> a.name <=> b.name })
+        .concat(XMODAL_CHECK.out.json.map { _meta, json -> json }.toSortedList { a, b -> a.name <=> b.name })
+        .concat(CROSSMODAL_TRAIN.out.cells.map { _meta, _h5mu, json -> json }.mix(XMODAL_PREPARE_NEW.out.json.map { _meta, json -> json }).toSortedList { a, b -> a.name <=> b.name })
+        .toList()
+        .map { parts -> [[id: 'report']] + parts }
+    XMODAL_REPORT(ch_report)
+
+    ch_versions = channel.topic('versions')
+        .unique()
+        .toSortedList { a, b -> a.join() <=> b.join() }
+        .map { rows -> versionsText(rows) }
+        .collectFile(name: 'software_versions.yml', storeDir: "${params.outdir}/pipeline_info")
+
+    if (!val_skip_multiqc) {
+        MULTIQC(
+            XMODAL_REPORT.out.mqc.map { _meta, files -> files }.mix(ch_versions.map { it -> it }).collect(),
+            [],
+        )
+    }
+
+    emit:
+    report   = XMODAL_REPORT.out.html // channel: [ val(meta), path(html) ]
+    versions = ch_versions            // channel: [ path(yml) ]
+}
