@@ -113,7 +113,7 @@ def _by_name(adata: AnnData, names: list[str], modality: Modality) -> tuple[list
 
 def _by_overlap(names: list[str], modality: Modality, taken: set[int]) -> tuple[list[tuple[int, int]], int]:
     """Pairs for the checkpoint's peaks that no peak of the input has by name."""
-    from xmodal.genome import overlap_map, parse_peaks
+    from xmodal.intervals import overlap_map, parse_peaks
 
     left = np.array([i for i in range(len(modality)) if i not in taken], dtype=np.int64)
     if not len(left) or modality.peaks is None:
@@ -123,10 +123,9 @@ def _by_overlap(names: list[str], modality: Modality, taken: set[int]) -> tuple[
 
 
 def _canonical(names: list[str]) -> list[str]:
-    from xmodal.genome import parse_peaks
+    from xmodal.intervals import parse_peaks, peak_names
 
-    peaks = parse_peaks(names)
-    return [f"{c}:{s}-{e}" for c, s, e in zip(peaks["chrom"], peaks["start"], peaks["end"], strict=True)]
+    return list(peak_names(parse_peaks(names)))
 
 
 def _unversioned(gene: str) -> str:

@@ -52,7 +52,7 @@ class Modality:
         """``chrom, start, end`` of every feature, or None where features are not genomic intervals."""
         if self.likelihood != fields.BERNOULLI:
             return None
-        from xmodal.genome import parse_peaks
+        from xmodal.intervals import parse_peaks
 
         try:
             return parse_peaks(self.features)
