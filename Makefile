@@ -1,0 +1,49 @@
+# make setup | demo | test | help. Everything lands in .venv and results/.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export XMODAL_REAL_DATA ?= $(abspath $(CURDIR)/../shared/data)
+PYTEST = .venv/bin/python -m pytest
+
+.PHONY: help setup demo test test-unit test-pipeline test-nfcore test-slurm test-galaxy test-containers test-all \
+	benchmark benchmark-speed bundle portal containers lint lock clean
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
+
+setup: ## Python packages into .venv, Nextflow where it is missing (8 GB, once)
+	@scripts/setup
+
+demo: setup ## Train, predict, evaluate on mouse cortex (or simulated cells); a report in results/demo
+	@scripts/demo
+
+test: test-unit test-pipeline ## All quick tests, one real Nextflow run among them
+
+test-unit: setup ## Tests without Nextflow
+	$(PYTEST) -q -m "not nextflow"
+
+test-pipeline: setup ## Tests that run Nextflow
+	$(PYTEST) -q -m nextflow
+
+test-nfcore test-slurm test-galaxy test-containers: setup
+	@echo "$@: skipped, because this part is not there yet"
+
+test-all: test test-nfcore test-slurm test-galaxy test-containers ## test, and the heavy parts
+
+benchmark benchmark-speed: setup
+	@if [[ -x benchmarks/run ]]; then benchmarks/run $@; else echo "$@: this part is not there yet" >&2; exit 1; fi
+
+bundle portal containers:
+	@echo "make $@: this part is not there yet" >&2; exit 1
+
+lint: setup ## Style and types
+	.venv/bin/ruff check src tests
+	.venv/bin/mypy
+
+lock: ## Lock the newest fitting versions anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--extra report --extra dev --constraint pyproject.toml -o requirements.lock pyproject.toml scripts/build-needs.in
+
+clean: ## Results and caches; .venv stays
+	rm -rf results work .nextflow .nextflow.log* .pytest_cache .mypy_cache .ruff_cache build dist
