@@ -81,13 +81,14 @@ def _require_whole(parts: list[Any], about: dict[str, Any]) -> None:
 
 
 def _categories_of(parts: list[Any], obs: Any) -> Any:
-    """Category order of the first part, completed: concatenation turns differing categories into strings."""
+    """Categories as one run would have written them: concatenation turns differing categories into strings."""
     import pandas as pd
 
     for column in obs:
         if all(isinstance(p.obs[column].dtype, pd.CategoricalDtype) for p in parts):
-            known = list(dict.fromkeys(c for p in parts for c in p.obs[column].cat.categories))
-            obs[column] = pd.Categorical(obs[column].astype(object), categories=sorted(known, key=str))
+            each = [list(p.obs[column].cat.categories) for p in parts]
+            known = each[0] if all(e == each[0] for e in each) else sorted({c for e in each for c in e})
+            obs[column] = pd.Categorical(obs[column].astype(object), categories=known)
     return obs
 
 

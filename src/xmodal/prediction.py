@@ -152,9 +152,7 @@ def _rows(cells: int, request: Request) -> tuple[int, int]:
 def _require_counts(name: str, adata: AnnData, likelihood: str, scale: str) -> None:
     from xmodal import contracts
 
-    if scale != fields.IDENTITY:
-        likelihood = fields.NB if likelihood == fields.GAUSSIAN else likelihood
-    contracts.require(contracts.check_modality(name, adata, likelihood))
+    contracts.require(contracts.check_modality(name, adata, likelihood, scale))
 
 
 def _require_genome(loaded: checkpoint.Checkpoint, mdata: MuData, source: str, force: bool) -> None:

@@ -1,0 +1,61 @@
+"""``xmodal predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from xmodal.cli.options import READABLE, WRITABLE, common
+from xmodal.errors import UsageRefused
+
+DEFAULT_COVERAGE = 0.5
+
+
+def parse_pair(option: str, text: str | None, separator: str, form: str) -> tuple[int, int] | None:
+    """``A:B`` or ``I/N`` as two integers."""
+    if text is None:
+        return None
+    first, found, second = text.partition(separator)
+    if not (found and first.isdigit() and second.isdigit()):
+        raise UsageRefused(f"{option} {text}: write {form}")
+    return int(first), int(second)
+
+
+@click.command("predict")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--to", "target", required=True, help="The modality to predict.")
+@click.option("--from", "source", default=None, help="The modality to predict from [default: the only one that fits].")
+@click.option("--checkpoint", type=READABLE, required=True, help="The model.safetensors that train wrote.")
+@click.option("--output", type=WRITABLE, required=True,
+              help="NAME.h5ad: the prediction alone; NAME.h5mu: a copy of the input with it.")
+@click.option("--split", type=click.Choice(["train", "valid", "test"]), default=None, help="Only these cells of the split.")
+@click.option("--rows", default=None, metavar="A:B", help="Only these of the selected cells; edges are multiples of 256.")
+@click.option("--shard", default=None, metavar="I/N", help="Only part I of N of the selected cells, edges chosen for you.")
+@click.option("--min-coverage", type=click.FloatRange(0, 1), default=DEFAULT_COVERAGE, show_default=True,
+              help="Share of the checkpoint's features that the input must have.")
+@click.option("--force", is_flag=True, help="Go on where cells or genome are unlike the training data.")
+@common
+def command(file: Path, target: str, source: str | None, checkpoint: Path, output: Path, split: str | None, rows: str | None,
+            shard: str | None, min_coverage: float, force: bool, threads: int, device: str, seed: int, overwrite: bool) -> None:
+    """Predict a modality of the cells in FILE (.h5ad, .h5mu or 10x .h5) that was not measured."""
+    if output.suffix not in (".h5ad", ".h5mu"):
+        raise UsageRefused(f"--output {output}: the name must end in .h5ad or .h5mu")
+    numbers = parse_pair("--shard", shard, "/", "I/N, such as 1/4")
+    if numbers and not 1 <= numbers[0] <= numbers[1]:
+        raise UsageRefused(f"--shard {shard}: I must lie between 1 and N")
+    if numbers and rows:
+        raise UsageRefused("--rows and --shard exclude each other")
+    if (rows or numbers) and output.suffix != ".h5ad":
+        raise UsageRefused("--rows and --shard write .h5ad; `xmodal merge` joins them")
+    from xmodal.outputs import refuse_existing
+    from xmodal.prediction import Request
+    from xmodal.run_prediction import run
+
+    refuse_existing(output, overwrite)
+    request = Request(target, source, split, parse_pair("--rows", rows, ":", "A:B, such as 0:256"), numbers, min_coverage, force)
+    from xmodal import devices
+
+    where = devices.choose(device, threads, seed)
+    cells, features, chosen = run(file, checkpoint, output, request, (where, seed, overwrite))
+    click.echo(f"{target} from {chosen}: {cells} cells x {features} features -> {output}")
