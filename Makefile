@@ -12,7 +12,7 @@ PYTEST = .venv/bin/python -m pytest
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
-setup: ## Python packages into .venv, Nextflow where it is missing (8 GB, once)
+setup: ## Python packages into .venv, Nextflow where it is missing (10 GB, once)
 	@scripts/setup
 
 demo: setup ## Train, predict, evaluate on mouse cortex (or simulated cells); a report in results/demo

@@ -4,57 +4,44 @@ include { XMODAL_EVALUATE } from '../../../modules/crossmodal/xmodal/evaluate/ma
 include { XMODAL_MERGE    } from '../../../modules/crossmodal/xmodal/merge/main'
 include { XMODAL_PREDICT  } from '../../../modules/crossmodal/xmodal/predict/main'
 
-// Predictions are computed in padded batches of this size; shard edges lie on its multiples, so that any number of shards
-// gives the same bytes.
-def batchSize() {
-    return 512
-}
-
-// What a prepared file holds: modalities with cells, and how many cells (of each split).
-def preparedContent(json) {
+// The modalities that a prepared file has cells of.
+def measuredModalities(json) {
     def summary = new groovy.json.JsonSlurper().parseText(json.text)
-    return [modalities: summary.modalities ? summary.modalities.keySet().sort() : ['atac', 'rna'], cells: summary.cells ?: 1]
+    return summary.modalities ? summary.modalities.keySet().sort() : ['atac', 'rna']
 }
 
-// The modalities a checkpoint knows: its header is 8 bytes of length and that many of JSON, with our JSON under one key.
-def checkpointModalities(checkpoint) {
+// The directions a checkpoint predicts, [[source, target], ...]. A safetensors file begins with 8 bytes of length and that
+// many bytes of JSON, in which our own JSON stands under one key.
+def checkpointDirections(checkpoint) {
     if (checkpoint.size() < 8) {
-        return ['atac', 'rna'] // a stub
+        return [['atac', 'rna'], ['rna', 'atac']] // of a stub run
     }
     def header = checkpoint.withInputStream { stream ->
         def length = java.nio.ByteBuffer.wrap(stream.readNBytes(8)).order(java.nio.ByteOrder.LITTLE_ENDIAN).getLong()
         new String(stream.readNBytes(length as int), 'UTF-8')
     }
     def slurper = new groovy.json.JsonSlurper()
-    return slurper.parseText(slurper.parseText(header)['__metadata__'].xmodal).modalities.keySet().sort()
+    return slurper.parseText(slurper.parseText(header)['__metadata__'].xmodal).directions.sort { pair -> pair.join(' ') }
 }
 
-// Row ranges for `shards` parts; '' where one part does it all.
-def rowRanges(cells, shards) {
-    def size = Math.max(1, Math.ceil(cells / shards / batchSize()) as int) * batchSize()
-    def starts = (0..<Math.max(1, Math.ceil(cells / size) as int)).collect { part -> part * size }
-    return starts.size() == 1 ? [''] : starts.collect { start -> "${start}:${Math.min(start + size, cells)}".toString() }
-}
-
-// One job for each direction and range of rows.
+// One job for each direction and shard. Where a modality is predicted from more than one other, each of these predictions
+// is scored in a set of its own.
 def predictionJobs(meta, h5mu, json, checkpoint, split, shards) {
-    def content = preparedContent(json)
-    def known = checkpointModalities(checkpoint)
-    def ranges = rowRanges(content.cells, shards)
-    def directions = content.modalities.intersect(known).collectMany { source -> (known - source).collect { target -> [source, target] } }
-    return directions.collectMany { source, target ->
-        def sources = content.modalities.intersect(known - target)
+    def measured = measuredModalities(json)
+    def directions = checkpointDirections(checkpoint).findAll { source, _target -> source in measured }
+    def numbered = directions.collect { source, target ->
+        [source, target, directions.findAll { pair -> pair[1] == target }.collect { pair -> pair[0] }.indexOf(source)]
+    }
+    return numbered.collectMany { source, target, set ->
         def job = meta + [
             id: "${meta.id}.${source}_to_${target}".toString(),
             sample: meta.id,
             target: target,
-            truth: target in content.modalities,
-            // Scores are kept apart where a modality is predicted from more than one other.
-            set: sources.indexOf(source),
-            sets: directions.count { pair -> pair[1] in content.modalities && content.modalities.intersect(known - pair[1]).indexOf(pair[0]) == sources.indexOf(source) },
-            parts: ranges.size(),
+            truth: target in measured,
+            set: set,
+            in_set: numbered.count { item -> item[1] in measured && item[2] == set },
         ]
-        ranges.withIndex().collect { rows, part -> [job, part, h5mu, checkpoint, source, target, split, rows] }
+        (1..shards).collect { part -> [job, part, h5mu, checkpoint, source, target, split, shards == 1 ? '' : "${part}/${shards}".toString()] }
     }
 }
 
@@ -66,27 +53,25 @@ workflow CROSSMODAL_PREDICT {
     main:
     ch_jobs = ch_cells.flatMap { meta, h5mu, json, checkpoint, split -> predictionJobs(meta, h5mu, json, checkpoint, split, val_shards) }
 
-    XMODAL_PREDICT(ch_jobs.map { job, part, h5mu, checkpoint, source, target, split, rows ->
-        [job + [id: job.parts == 1 ? job.id : "${job.id}.${part + 1}".toString(), part: part], h5mu, checkpoint, source, target, split, rows]
+    XMODAL_PREDICT(ch_jobs.map { job, part, h5mu, checkpoint, source, target, split, shard ->
+        [job + [part: part], h5mu, checkpoint, source, target, split, shard]
     })
-    ch_predicted = XMODAL_PREDICT.out.h5ad.branch { meta, _h5ad ->
-        whole: meta.parts == 1
-        parts: true
-    }
 
     XMODAL_MERGE(
-        ch_predicted.parts
-            .map { meta, h5ad -> [groupKey(meta - meta.subMap('part') + [id: meta.id.replaceAll(/\.\d+$/, '')], meta.parts), [meta.part, h5ad]] }
+        XMODAL_PREDICT.out.h5ad
+            .filter { val_shards > 1 }
+            .map { meta, h5ad -> [groupKey(meta - meta.subMap('part'), val_shards), [meta.part, h5ad]] }
             .groupTuple()
-            .map { meta, numbered -> [meta.target, numbered.sort { item -> item[0] }.collect { item -> item[1] }] }
+            .map { meta, parts -> [meta.target, parts.sort { part -> part[0] }.collect { part -> part[1] }] }
     )
-    ch_predictions = ch_predicted.whole
+    ch_whole = XMODAL_PREDICT.out.h5ad
+        .filter { val_shards == 1 }
         .map { meta, h5ad -> [meta - meta.subMap('part'), h5ad] }
-        .mix(XMODAL_MERGE.out.h5ad)
+    ch_predictions = ch_whole.mix(XMODAL_MERGE.out.h5ad)
 
     ch_scored = ch_predictions
         .filter { meta, _h5ad -> meta.truth }
-        .map { meta, h5ad -> [groupKey([meta.sample, meta.set], meta.sets), [meta.target, h5ad]] }
+        .map { meta, h5ad -> [groupKey([meta.sample, meta.set], meta.in_set), [meta.target, h5ad]] }
         .groupTuple()
         .map { key, pairs -> [key[0], key[1], pairs.sort { pair -> pair[0] }] }
         .combine(ch_cells.map { meta, h5mu, _json, checkpoint, _split -> [meta.id, h5mu, checkpoint] }, by: 0)

@@ -7,8 +7,8 @@ process XMODAL_PREDICT {
     container "${ task.accelerator ? 'ghcr.io/crossmodal/xmodal:0.1.0-cuda' : 'ghcr.io/crossmodal/xmodal:0.1.0' }"
 
     input:
-    // split: predict these cells only (train, valid, test), or ''; rows: a range such as '0:4096', or ''
-    tuple val(meta), path(cells, stageAs: 'input/*'), path(checkpoint, stageAs: 'checkpoint/*'), val(source), val(target), val(split), val(rows)
+    // split: predict these cells only (train, valid, test), or ''; shard: a part of them such as '1/4', or ''
+    tuple val(meta), path(cells, stageAs: 'input/*'), path(checkpoint, stageAs: 'checkpoint/*'), val(source), val(target), val(split), val(shard)
 
     output:
     tuple val(meta), path("*.h5ad"), emit: h5ad
@@ -21,7 +21,7 @@ process XMODAL_PREDICT {
     def args = task.ext.args ?: ''
     prefix = task.ext.prefix ?: "${meta.id}"
     def device = task.accelerator ? 'cuda' : 'cpu'
-    def chosen = [split ? "--split ${split}" : '', rows ? "--rows ${rows}" : ''].join(' ').trim()
+    def chosen = [split ? "--split ${split}" : '', shard ? "--shard ${shard}" : ''].join(' ').trim()
     """
     xmodal predict \\
         ${args} \\
