@@ -58,7 +58,8 @@ def _read_text(path: Path) -> str:
         raw = path.read_bytes()
         return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputRefused(f"the file cannot be read as text ({error})", where=str(path), do=f"give {FORMATS}") from None
+        what = f"the file cannot be read as text ({error})"
+        raise InputRefused(what, where=str(path), do=f"give {FORMATS}") from None
 
 
 def _from_tsv(text: str, path: Path) -> pd.DataFrame:

@@ -24,8 +24,8 @@ _ALIAS = re.compile(r"(?<![a-z0-9])(" + "|".join(ALIASES) + r")(?![0-9a-z])")
 def normal_genome(name: Any) -> str | None:
     """One name per assembly: ``GRCh38``, ``GRCh38.p13`` and ``hg38`` are ``hg38``; unknown names stay as given.
 
-    >>> normal_genome("GRCm38"), normal_genome("refdata-arc-GRCh38-2020-A"), normal_genome("rheMac10"), normal_genome("")
-    ('mm10', 'hg38', 'rheMac10', None)
+    >>> [normal_genome(n) for n in ("GRCm38", "refdata-arc-GRCh38-2020-A", "rheMac10", "")]
+    ['mm10', 'hg38', 'rheMac10', None]
     """
     text = "" if name is None else str(name).strip()
     if not text or text.lower() in {"none", "nan", "unknown", "na"}:
@@ -37,7 +37,7 @@ def normal_genome(name: Any) -> str | None:
 def genome_of(data: Any, modality: str | None = None) -> str | None:
     """Genome of an AnnData, or of one modality of a MuData; None where no place says it.
 
-    Looked up in this order: ``uns["genome"]`` of the modality, of the file, what ``prepare`` wrote, ``var["genome"]`` (10x).
+    In this order: ``uns["genome"]`` of the modality, of the file, what ``prepare`` wrote, ``var["genome"]`` (10x).
     """
     mods = getattr(data, "mod", None)
     part = mods[modality] if mods is not None and modality in mods else data

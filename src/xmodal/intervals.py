@@ -74,7 +74,7 @@ def overlap_pairs(query: tuple[Ints, Ints], target: tuple[Ints, Ints]) -> tuple[
     order = np.argsort(target[0], kind="stable")
     t_start, t_end = target[0][order], target[1][order]
     # Sorted by start, all targets before `low` end before the query starts, all from `high` on start after its end.
-    low = np.searchsorted(np.maximum.accumulate(t_end), q_start, side="right") if len(t_end) else np.zeros(len(q_start), int)
+    low = np.searchsorted(np.maximum.accumulate(t_end), q_start, side="right")
     high = np.searchsorted(t_start, q_end, side="left")
     counts = np.maximum(high - low, 0)
     rows = np.repeat(np.arange(len(q_start)), counts)

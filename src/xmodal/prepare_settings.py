@@ -1,0 +1,49 @@
+"""Settings of ``xmodal prepare``, apart from the work so that ``--help`` needs no heavy import."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from xmodal.errors import UsageRefused
+from xmodal.fields import LIKELIHOODS
+
+
+def _by_comma(values: Any) -> Any:
+    return tuple(v.strip() for value in values for v in value.split(",") if v.strip())
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_by_comma)]
+
+
+class PrepareSettings(BaseModel):
+    """Options of ``xmodal prepare``; each becomes an option of the command."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    genome: str | None = Field(None, description="Genome (hg38, hg19, mm10, ...) [default: as the files say].")
+    gene_table: str | None = Field(None, description="GTF, BED or TSV of genes, to name Ensembl ids.")
+    likelihood: tuple[str, ...] = Field((), description="NAME=nb|bernoulli|gaussian: how a modality is modelled.")
+    layer: str | None = Field(None, description="Layer that holds the raw counts ('raw': .raw), where X does not.")
+    split: Literal["random", "file"] | None = Field(
+        None, description="Draw cells at random, or use the file's own split [default: the file's, else random].")
+    split_by: str | None = Field(None, description="Column of obs whose groups stay together (donor, batch, ...).")
+    test_groups: Names = Field((), description="Groups of --split-by to test on, comma-separated [default: drawn].")
+    valid_groups: Names = Field((), description="Groups of --split-by to choose the model on [default: drawn].")
+    test_fraction: float = Field(0.25, gt=0, lt=1, description="Share of cells to test on, which training never sees.")
+    valid_fraction: float = Field(0.1, gt=0, lt=1, description="Share of cells to choose the model on.")
+    min_peak_fraction: float = Field(0.005, ge=0, lt=1, description="Keep peaks open in this share of training cells.")
+    min_rna_counts: int = Field(0, ge=0, description="Drop cells with fewer RNA counts.")
+    min_peaks: int = Field(0, ge=0, description="Drop cells with fewer open peaks.")
+    exclude: tuple[str, ...] = Field((), description="COLUMN=VALUE: drop these cells (COLUMN=: those without one).")
+
+    def likelihoods(self) -> dict[str, str]:
+        """Likelihoods by modality; refused where one is not known."""
+        chosen = {}
+        for pair in self.likelihood:
+            name, _, value = pair.partition("=")
+            if value not in LIKELIHOODS or not name:
+                raise UsageRefused(f"--likelihood {pair}: give NAME=" + "|".join(LIKELIHOODS))
+            chosen[name] = value
+        return chosen
