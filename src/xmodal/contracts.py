@@ -76,12 +76,15 @@ def resolve_likelihood(name: str, adata: AnnData, given: str | None) -> tuple[st
 
 
 def check_modality(
-    name: str, adata: AnnData, likelihood: str, scale: str | None = None, where: str | None = None
+    name: str, adata: AnnData, likelihood: str, scale: str | None = None, where: str | None = None, raw: bool = False
 ) -> list[Finding]:
-    """Findings about one modality: names, values, peaks, empty cells.  Looks at ``X.data`` only, never at a dense X."""
+    """Findings about one modality: names, values, peaks, empty cells.  Looks at ``X.data`` only, never at a dense X.
+
+    ``raw``: the file is still to go through ``prepare``, which adds up duplicated gene symbols.
+    """
     where = where or name
     needs_counts = likelihood in (NB, BERNOULLI) or scale == CLR
-    findings = [*_names(adata, where), *_values(name, adata, needs_counts, where)]
+    findings = [*_names(adata, where, raw and name == RNA), *_values(name, adata, needs_counts, where)]
     if name == ATAC:
         findings += _peaks(adata, where)
     if needs_counts and not any(f.level == "error" for f in findings):
@@ -94,14 +97,19 @@ def check_modality(
     return findings
 
 
-def _names(adata: AnnData, where: str) -> Iterator[Finding]:
-    for index, what, do in (
-        (adata.obs_names, "cell names (obs_names)", "make them unique, e.g. with the sample's name in front"),
-        (adata.var_names, "feature names", "sum or rename them, or bring the file through xmodal prepare"),
-    ):
-        if not index.is_unique:
-            twice = index[index.duplicated()].unique()
-            yield Finding("error", where, f"{len(twice)} {what} are duplicated: {_shown(twice)}", do)
+def _names(adata: AnnData, where: str, summed: bool) -> Iterator[Finding]:
+    level: Level = "note" if summed else "error"
+    cells = "make them unique, e.g. with the sample's name in front"
+    features = "xmodal prepare adds them up" if summed else "rename them, or add them up"
+    if not adata.obs_names.is_unique:
+        yield Finding("error", where, f"cell names (obs_names) are duplicated: {_twice(adata.obs_names)}", cells)
+    if not adata.var_names.is_unique:
+        yield Finding(level, where, f"feature names are duplicated: {_twice(adata.var_names)}", features)
+
+
+def _twice(index: pd.Index) -> str:
+    names = index[index.duplicated()].unique()
+    return f"{len(names)} names, {_shown(names)}"
 
 
 def _values(name: str, adata: AnnData, needs_counts: bool, where: str) -> Iterator[Finding]:

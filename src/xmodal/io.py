@@ -31,6 +31,10 @@ ANTIBODIES = r"(?:TotalSeq[-_]?[A-D]?|[-_]prot(?:ein)?|[-_]ADT|^ADT[-_].*|_TSA|_
 TELL = "say which modality it is (--from NAME; in prepare --rna, --atac, --protein or --modality NAME=FILE)"
 
 
+class ModalityUnknown(InputRefused):
+    """An h5ad that leaves open which modality it holds."""
+
+
 def read_cells(path: Path | str, modality: str | None = None) -> mu.MuData:
     """All modalities of an h5mu, an h5ad or a 10x h5 as MuData: X is float32 CSR, ``obs`` holds the labels un-prefixed.
 
@@ -161,7 +165,7 @@ def guess_modality(adata: ad.AnnData, path: Path) -> str:
     if names.str.upper().str.match(GENES).sum() >= 3:
         return RNA
     shown = ", ".join(names[:3])
-    raise InputRefused(f"it does not say which modality it holds (features: {shown}, ...)", where=str(path), do=TELL)
+    raise ModalityUnknown(f"it does not say which modality it holds (features: {shown}, ...)", where=str(path), do=TELL)
 
 
 def _as_csr(adata: ad.AnnData, where: str) -> None:

@@ -18,7 +18,7 @@ from xmodal.intervals import Ints, on_one_line, peak_names
 from xmodal.samples import Sample
 
 log = logging.getLogger(__name__)
-# A peak called in few samples was not counted in the others, whose zeros are no measurements: half of them must have it.
+# A peak called in few samples was not counted in the others, whose zeros are no measurements: half must have it.
 CONSENSUS = 0.5
 FEW_SHARED = 0.5  # share of a sample's genes in common below which it is told
 

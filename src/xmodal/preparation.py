@@ -27,7 +27,7 @@ from xmodal.fields import (
     UNS,
 )
 from xmodal.genes import read_gene_table
-from xmodal.prepare_settings import PrepareSettings
+from xmodal.prepare_settings import PrepareSettings, parse_likelihoods
 from xmodal.samples import Sample, SampleFiles, load, one_modality
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def prepare(files: list[SampleFiles], settings: PrepareSettings, seed: int = 0) 
     parts, counts["features"] = filtering.features(parts, split, peaks, settings.min_peak_fraction)
     genomes = {n: genome if n == RNA or n in peaks else None for n in parts}
     if genome is None and peaks:
-        log.warning("warning: the genome is not known. What to do: say it with --genome, so that it can be checked later")
+        log.warning("warning: the genome is not known. What to do: say it with --genome, so that it can be checked")
     mdata = _assemble(parts, labels, genomes)
     counts["paired"], counts["single"] = _pairing(mdata)
     modalities = {n: {"likelihood": k, "scale": s, "genome": genomes[n]} for n, (k, s) in kinds.items()}
@@ -67,7 +67,7 @@ def prepare(files: list[SampleFiles], settings: PrepareSettings, seed: int = 0) 
 
 def _check(samples: list[Sample], settings: PrepareSettings) -> tuple[dict[str, tuple[str, str]], dict[str, int]]:
     """Names made uniform and all contracts checked, in place; (likelihood, scale) and duplicates by modality."""
-    given = settings.likelihoods()
+    given = parse_likelihoods(settings.likelihood)
     table = read_gene_table(settings.gene_table) if settings.gene_table else None
     findings: list[Finding] = []
     kinds: dict[str, tuple[str, str]] = {}

@@ -38,12 +38,13 @@ class PrepareSettings(BaseModel):
     min_peaks: int = Field(0, ge=0, description="Drop cells with fewer open peaks.")
     exclude: tuple[str, ...] = Field((), description="COLUMN=VALUE: drop these cells (COLUMN=: those without one).")
 
-    def likelihoods(self) -> dict[str, str]:
-        """Likelihoods by modality; refused where one is not known."""
-        chosen = {}
-        for pair in self.likelihood:
-            name, _, value = pair.partition("=")
-            if value not in LIKELIHOODS or not name:
-                raise UsageRefused(f"--likelihood {pair}: give NAME=" + "|".join(LIKELIHOODS))
-            chosen[name] = value
-        return chosen
+
+def parse_likelihoods(pairs: tuple[str, ...]) -> dict[str, str]:
+    """``NAME=KIND`` texts as likelihoods by modality; refused where one is not known."""
+    chosen = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if value not in LIKELIHOODS or not name:
+            raise UsageRefused(f"--likelihood {pair}: give NAME=" + "|".join(LIKELIHOODS))
+        chosen[name] = value
+    return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ def load(files: SampleFiles, layer: str | None = None) -> Sample:
             sample.parts[name] = mdata.mod[name]
             sample.where[name] = f"{path} ({name})"
             sample.genomes[name] = genome_of(mdata, name)
-            _remember_likelihood(sample, name, mdata.uns.get(UNS))
+            remember_likelihood(sample, name, mdata.uns.get(UNS))
         if sample.labels.empty:
             sample.labels = mdata.obs
         elif mdata.obs_names.is_unique and sample.labels.index.is_unique:
@@ -70,9 +71,8 @@ def load(files: SampleFiles, layer: str | None = None) -> Sample:
     return sample
 
 
-def _remember_likelihood(sample: Sample, name: str, written: object) -> None:
-    import json
-
+def remember_likelihood(sample: Sample, name: str, written: object) -> None:
+    """Note the likelihood that an earlier ``prepare`` wrote into ``uns["xmodal"]`` (``written``), if it did."""
     try:
         sample.likelihoods[name] = json.loads(written["settings"])["modalities"][name]["likelihood"]  # type: ignore[index]
     except (TypeError, KeyError, ValueError):  # not a prepared file
