@@ -62,19 +62,27 @@ class Head(nn.Module):
             return 0.5 * (outputs + self.bias - standard).square().mean(1)
         counts = batch.counts[m]
         log_mean = F.log_softmax(outputs + self.bias, 1) + torch.log(counts.sum(1, keepdim=True).clamp(min=1))
-        return -self._log_nb(counts, log_mean).mean(1)
+        return -self._log_nb(counts, log_mean)
 
     def _log_nb(self, x: Tensor, log_mean: Tensor) -> Tensor:
-        """Log probability of counts; the terms lgamma(x + 1) that no parameter changes are left out."""
+        """Mean log probability of the counts of each cell, (cells,).
+
+        Every entry has log p(0) = theta (log theta - log(theta + mean)); only the few counts above zero need the gamma
+        functions, which are most of the cost.  The terms lgamma(x + 1), which no parameter changes, are left out.
+        """
         log_theta = self.log_dispersion.clamp(-6, 6)
-        theta = log_theta.exp()
-        log_sum = torch.logaddexp(log_theta, log_mean)
-        log_p = torch.lgamma(x + theta) - torch.lgamma(theta) + theta * (log_theta - log_sum) + x * (log_mean - log_sum)
-        if self.counts != fields.ZINB:
-            return log_p
-        zero = F.logsigmoid(self.dropout_logit)
-        kept = F.logsigmoid(-self.dropout_logit)
-        return torch.where(x > 0, kept + log_p, torch.logaddexp(zero.expand_as(log_p), kept + log_p))
+        log_sum = torch.logaddexp(log_theta.expand_as(log_mean), log_mean)
+        zero = log_theta.exp() * (log_theta - log_sum)  # log p(0) of the negative binomial
+        cell, feature = x.nonzero(as_tuple=True)
+        some, theta = x[cell, feature], log_theta.exp()[feature]
+        above = torch.lgamma(some + theta) - torch.lgamma(theta) + some * (log_mean - log_sum)[cell, feature]
+        if self.counts == fields.ZINB:
+            dropped, kept = F.logsigmoid(self.dropout_logit), F.logsigmoid(-self.dropout_logit)
+            mixed = torch.logaddexp(dropped.expand_as(zero), kept + zero)
+            above = above + (kept + zero - mixed)[cell, feature]
+            zero = mixed
+        total = zero.sum(1).index_add(0, cell, above)
+        return total / x.shape[1]
 
     def expected(self, outputs: Tensor) -> Tensor:
         """Expectation: log1p(1e4 x share), probability, or value; (cells, features)."""
