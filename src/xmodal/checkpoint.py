@@ -54,7 +54,7 @@ def save(path: Path, model: CrossModalModel, training: dict[str, Any], novelty: 
     for m, known in novelty.items():
         tensors |= {f"novelty.{m}.{k}": v for k, v in known.tensors().items()}
     with replacing(path, overwrite=True) as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, {KEY: json.dumps(header, sort_keys=True)})
+        save_file({k: np.require(v, requirements="C") for k, v in tensors.items()}, temporary, {KEY: json.dumps(header, sort_keys=True)})
 
 
 def read_header(path: Path) -> dict[str, Any]:
