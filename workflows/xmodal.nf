@@ -20,7 +20,11 @@ workflow XMODAL {
 
     main:
     // Every file is looked at first; what is refused there costs no training.
-    XMODAL_CHECK(ch_samples.map { meta, files -> [meta, (files - files.subMap('checkpoint')).values().toList()] })
+    XMODAL_CHECK(ch_samples.map { meta, files ->
+        def cells = files - files.subMap('checkpoint')
+        def model = meta.role == 'predict' ? val_checkpoint : []
+        [meta, cells.keySet().toList(), cells.values().toList(), files.checkpoint ?: model]
+    })
     ch_checked = XMODAL_CHECK.out.json
         .join(ch_samples)
         .map { meta, _json, files -> [meta, files] }
@@ -76,7 +80,7 @@ workflow XMODAL {
 
     if (!val_skip_multiqc) {
         MULTIQC(
-            XMODAL_REPORT.out.mqc.map { _meta, files -> files }.mix(ch_versions.map { it -> it }).collect(),
+            XMODAL_REPORT.out.mqc.map { _meta, files -> files }.mix(ch_versions).collect(),
             [],
         )
     }

@@ -6,7 +6,9 @@ process XMODAL_CHECK {
     container "ghcr.io/crossmodal/xmodal:0.1.0"
 
     input:
-    tuple val(meta), path(files, stageAs: 'input?/*')
+    // names: the modality that each file holds (or h5, h5mu), in the order of `files`; [] where the files tell
+    // checkpoint: a model that is to predict from these cells, or []
+    tuple val(meta), val(names), path(files, stageAs: 'input?/*'), path(checkpoint, stageAs: 'checkpoint/*')
 
     output:
     tuple val(meta), path("*.check.json"), emit: json
@@ -18,13 +20,17 @@ process XMODAL_CHECK {
     script:
     def args = task.ext.args ?: ''
     prefix = task.ext.prefix ?: "${meta.id}"
+    def model = checkpoint ? "--checkpoint ${checkpoint}" : ''
+    def listed = [files].flatten()
+    def named = names ? [names, listed].transpose().collect { name, file -> "${name}=${file}" }.join(' ') : listed.join(' ')
     """
     xmodal check \\
         ${args} \\
         --threads ${task.cpus} \\
         --device cpu \\
+        ${model} \\
         --json ${prefix}.check.json \\
-        ${files}
+        ${named}
     """
 
     stub:

@@ -20,10 +20,9 @@ process XMODAL_PREPARE {
     script:
     def args = task.ext.args ?: ''
     prefix = task.ext.prefix ?: "${meta.id}"
+    def lines = sheet.readLines().collect { line -> "'${line}'" }.join(' ')
     """
-    cat > samplesheet.csv <<'END_OF_SHEET'
-    ${sheet}
-    END_OF_SHEET
+    printf '%s\\n' ${lines} > samplesheet.csv
     xmodal prepare \\
         ${args} \\
         --samplesheet samplesheet.csv \\

@@ -1,0 +1,157 @@
+"""The pipeline, run by a real Nextflow: the test profile, resume, stub, shards, and a module alone in a foreign pipeline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from helpers_nextflow import ROOT, TESTDATA, count, nextflow, pipeline, succeeded
+
+pytestmark = pytest.mark.nextflow
+Run = subprocess.CompletedProcess[str]
+TASKS = 11  # of the test profile: 2 checks, 2 prepared, 1 trained, 3 predicted, 1 evaluated, 1 report, 1 MultiQC
+PUBLISHED = (
+    "prepared/training.h5mu", "prepared/training.prepare.json", "prepared/paired.check.json", "prepared/new.h5mu",
+    "models/crossmp/model.safetensors", "models/crossmp/history.tsv", "models/crossmp/metrics.json",
+    "predictions/heldout/heldout.rna_to_atac.h5ad", "predictions/heldout/heldout.atac_to_rna.h5ad",
+    "predictions/new/new.rna_to_atac.h5ad", "evaluation/heldout/metrics.json", "evaluation/heldout/scores.tsv",
+    "report/index.html", "multiqc/multiqc_report.html", "pipeline_info/software_versions.yml",
+    "pipeline_info/execution_trace.txt", "pipeline_info/execution_report.html", "pipeline_info/execution_timeline.html",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pipeline")
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path) -> Run:
+    """The test profile, run once for all tests of this file."""
+    run = pipeline(folder, "-profile", "test", "--outdir", "out")
+    succeeded(run)
+    return run
+
+
+def test_the_test_profile_publishes_every_result(finished: Run, folder: Path) -> None:
+    assert count(finished, "Submitted") == TASKS
+    assert [name for name in PUBLISHED if not (folder / "out" / name).is_file()] == []
+    assert "Report: out/report/index.html" in finished.stdout
+
+
+def test_both_directions_are_scored(finished: Run, folder: Path) -> None:
+    targets = json.loads((folder / "out/evaluation/heldout/metrics.json").read_text())["targets"]
+    assert {name: target["source"] for name, target in targets.items()} == {"rna": "atac", "atac": "rna"}
+
+
+def test_versions_name_every_step(finished: Run, folder: Path) -> None:
+    import yaml
+
+    versions = yaml.safe_load((folder / "out/pipeline_info/software_versions.yml").read_text())
+    steps = {"CHECK", "PREPARE", "PREPARE_NEW", "TRAIN", "PREDICT", "EVALUATE", "REPORT"}
+    assert set(versions) == {f"XMODAL_{step}" for step in steps} | {"Workflow"}
+    assert versions["XMODAL_TRAIN"]["xmodal"] == versions["Workflow"]["crossmodal/xmodal"]
+
+
+def test_multiqc_shows_our_sections(finished: Run, folder: Path) -> None:
+    assert "xmodal" in (folder / "out/multiqc/multiqc_report.html").read_text()
+
+
+def test_resume_runs_nothing_again(finished: Run, folder: Path) -> None:
+    again = pipeline(folder, "-profile", "test", "--outdir", "out", "-resume")
+    succeeded(again)
+    assert (count(again, "Cached"), count(again, "Submitted")) == (TASKS, 0)
+
+
+def test_three_shards_give_the_bytes_of_one(finished: Run, folder: Path) -> None:
+    run = pipeline(folder, "-profile", "test", "--outdir", "sharded", "--shards", "3", "--skip_multiqc", "-resume")
+    succeeded(run)
+    assert count(run, "Submitted") >= 3 * 3 + 3  # shards and merges; what came before is cached
+    for name in (name for name in PUBLISHED if name.startswith("predictions/")):
+        assert (folder / "sharded" / name).read_bytes() == (folder / "out" / name).read_bytes(), name
+    scores = "evaluation/heldout/scores.tsv"
+    assert (folder / "sharded" / scores).read_bytes() == (folder / "out" / scores).read_bytes()
+    assert not (folder / "sharded" / "multiqc").exists()
+
+
+def test_a_given_checkpoint_is_used_and_nothing_is_trained(finished: Run, folder: Path) -> None:
+    sheet = folder / "new.csv"
+    sheet.write_text(f"sample,role,rna\nlater,predict,{TESTDATA / 'rna.h5ad'}\n")
+    run = pipeline(folder / "given", "--input", str(sheet), "--outdir", "out", "-profile", "test", "--skip_multiqc",
+                   "--checkpoint", str(folder / "out/models/crossmp/model.safetensors"))
+    succeeded(run)
+    assert "XMODAL_TRAIN" not in run.stdout
+    predicted = (folder / "given/out/predictions/later/later.rna_to_atac.h5ad").read_bytes()
+    assert predicted == (folder / "out/predictions/new/new.rna_to_atac.h5ad").read_bytes()
+
+
+def test_refused_input_ends_the_run_with_its_reason_and_no_second_try(tmp_path: Path) -> None:
+    (tmp_path / "broken.h5ad").write_bytes(b"not HDF5")
+    (tmp_path / "sheet.csv").write_text("sample,role,rna,atac\ns,train,broken.h5ad,broken.h5ad\n")
+    run = pipeline(tmp_path, "--input", "sheet.csv", "--outdir", "out", "-profile", "test")
+    assert run.returncode == 1
+    assert "XMODAL_CHECK" in run.stdout and "broken.h5ad" in run.stdout and "exit status (3)" in run.stdout
+    assert "retry" not in run.stdout.lower() and not (tmp_path / "out/models").exists()
+
+
+def test_a_stub_run_needs_no_command(tmp_path: Path) -> None:
+    run = pipeline(tmp_path, "-profile", "test", "-stub", "--outdir", "out", "--shards", "2")
+    succeeded(run)
+    assert (tmp_path / "out/report/index.html").is_file() and (tmp_path / "out/multiqc/multiqc_report.html").is_file()
+
+
+FOREIGN = """
+include { XMODAL_PREPARE } from './modules/crossmodal/xmodal/prepare/main'
+
+workflow {
+    XMODAL_PREPARE(channel.of([[id: 'theirs'], 'sample,rna,atac\\ntheirs,input1/rna.h5ad,input2/atac.h5ad', [file(params.rna), file(params.atac)]]))
+    XMODAL_PREPARE.out.h5mu.view { meta, h5mu -> "GOT ${meta.id} ${h5mu.name}" }
+    XMODAL_PREPARE.out.versions_xmodal.view { row -> "VERSION ${row.join(' ')}" }
+}
+"""
+
+
+def test_a_module_works_alone_in_a_foreign_pipeline(tmp_path: Path) -> None:
+    """Only the module's folder travels: nothing of this repository's bin, lib or conf."""
+    target = tmp_path / "modules/crossmodal/xmodal/prepare"
+    shutil.copytree(ROOT / "modules/crossmodal/xmodal/prepare", target)
+    (tmp_path / "main.nf").write_text(FOREIGN)
+    run = nextflow(tmp_path, "run", "main.nf", "--rna", str(TESTDATA / "rna.h5ad"), "--atac", str(TESTDATA / "atac.h5ad"))
+    succeeded(run)
+    assert "GOT theirs theirs.h5mu" in run.stdout and "VERSION XMODAL_PREPARE xmodal 0" in run.stdout
+
+
+PROFILES = (
+    "standard", "test", "test_full", "demo", "gpu", "docker", "podman", "singularity", "apptainer", "conda", "offline", "slurm",
+    "k8s", "awsbatch", "google_batch", "test,gpu,docker", "test,offline,podman", "gpu,slurm,singularity",
+)
+
+
+def test_every_profile_parses(tmp_path: Path) -> None:
+    def flat(profile: str) -> tuple[str, Run]:
+        return profile, nextflow(tmp_path, "config", str(ROOT), "-flat", "-profile", profile, timeout=120)
+
+    with ThreadPoolExecutor(2) as pool:
+        configs = dict(pool.map(flat, PROFILES))
+    assert {name: run.stderr for name, run in configs.items() if run.returncode} == {}
+    assert "docker.enabled = true" in configs["docker"].stdout
+    assert "accelerator = 1" in configs["gpu"].stdout
+    assert "--gres=gpu" in configs["slurm"].stdout
+    assert "--pull=never" in configs["test,offline,podman"].stdout
+    for name in ("slurm", "k8s", "awsbatch"):
+        assert f"process.executor = '{name}'" in configs[name].stdout
+
+
+def test_a_gpu_reaches_command_and_image(tmp_path: Path) -> None:
+    """With the gpu profile the modules that can use one say so; the others stay on the CPU."""
+    run = pipeline(tmp_path, "-profile", "test,gpu", "--outdir", "out", "-stub", "--skip_multiqc")
+    succeeded(run)
+    config = (ROOT / "conf/gpu.config").read_text()
+    assert "withLabel: process_gpu" in config
+    for name in ("train", "predict"):
+        text = (ROOT / f"modules/crossmodal/xmodal/{name}/main.nf").read_text()
+        assert "label 'process_gpu'" in text and "task.accelerator ? 'cuda' : 'cpu'" in text

@@ -1,0 +1,58 @@
+"""nextflow_schema.json, the samplesheet's schema, nextflow.config and docs/usage.md say the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+from helpers_nextflow import ROOT
+
+SCHEMA = json.loads((ROOT / "nextflow_schema.json").read_text())
+SHEET = json.loads((ROOT / "assets/schema_input.json").read_text())
+RULES: dict[str, dict[str, Any]] = {k: v for group in SCHEMA["$defs"].values() for k, v in group["properties"].items()}
+CONFIGURED = {"null": None, "true": True, "false": False}
+
+
+def configured() -> dict[str, Any]:
+    """The params block of nextflow.config."""
+    block = re.search(r"^params \{(.*?)^\}", (ROOT / "nextflow.config").read_text(), re.M | re.S)
+    assert block
+    pairs = re.findall(r"^ +(\w+) += (\S+)$", block[1], re.M)
+    return {k: CONFIGURED[v] if v in CONFIGURED else json.loads(v.replace("'", '"')) for k, v in pairs}
+
+
+def test_every_parameter_has_its_default_in_both_places() -> None:
+    assert configured() == {name: rule.get("default") for name, rule in RULES.items()}
+
+
+def test_both_schemas_are_valid() -> None:
+    for schema in (SCHEMA, SHEET):
+        jsonschema.Draft202012Validator.check_schema(schema)
+    assert [part["$ref"] for part in SCHEMA["allOf"]] == [f"#/$defs/{name}" for name in SCHEMA["$defs"]]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_parameter_is_described_used_and_in_the_manual(name: str) -> None:
+    assert RULES[name]["description"].endswith(".")
+    assert f"`--{name}`" in (ROOT / "docs/usage.md").read_text()
+    places = [ROOT / "main.nf", ROOT / "nextflow.config", *(ROOT / "conf").glob("*.config"),
+              *(ROOT / "subworkflows").rglob("*.nf"), *(ROOT / "workflows").glob("*.nf")]
+    used = re.compile(rf"\b(params|given)\.{name}\b|'{name}'")
+    assert any(used.search(place.read_text()) for place in places)
+
+
+def test_the_samplesheets_of_the_repository_fit_their_schema() -> None:
+    rows = []
+    for sheet in (ROOT / "assets").glob("*/samplesheet.csv"):
+        header, *lines = [line.split(",") for line in sheet.read_text().splitlines()]
+        rows += [{k: v for k, v in zip(header, line, strict=True) if v} for line in lines]
+    assert len(rows) >= 3
+    jsonschema.validate(rows, SHEET)
+
+
+def test_every_samplesheet_column_is_in_the_manual() -> None:
+    manual = (ROOT / "docs/usage.md").read_text()
+    assert [name for name in SHEET["items"]["properties"] if f"`{name}`" not in manual] == []
