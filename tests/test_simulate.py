@@ -1,6 +1,7 @@
 """The simulator: its truth holds, its files can be read, its oracle can tell products from sums."""
 
 import json
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -241,4 +242,14 @@ def test_same_command_gives_the_same_bytes_and_existing_output_is_kept(tmp_path)
 def test_preset_gives_defaults_that_options_still_change(tmp_path):
     run("-o", str(tmp_path / "out"), "--preset", "cortex", "--cells", "120", "--peaks", "50", "--no-rates")
     settings = json.loads((tmp_path / "out" / "simulation.json").read_text())["settings"]
-    assert (settings["cells"], settings["peaks"], settings["genes"], settings["label_key"]) == (120, 50, 1677, "cell_type")
+    found = [settings[key] for key in ("cells", "peaks", "genes", "label_key")]
+    assert found == [120, 50, 1677, "cell_type"]
+
+
+def test_every_setting_is_an_option_and_every_file_is_documented(written):
+    help_text = CliRunner().invoke(cli, ["simulate", "--help"]).output
+    for name, field in SimulateSettings.model_fields.items():
+        assert "--" + name.replace("_", "-") in help_text
+        assert field.description
+    page = (Path(__file__).parents[1] / "docs" / "simulate.md").read_text(encoding="utf-8")
+    assert [file.name for file in written.iterdir() if f"`{file.name}`" not in page] == []

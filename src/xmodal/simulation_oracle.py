@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 ENOUGH = 1.25  # oracle over linear from which "better than linear" can be asked of a model
+FLOOR = 0.01  # correlations below it are noise: the ratio is to at least this
 READOUT = tuple(float(x) for x in 10.0 ** np.arange(1, 5))  # penalties tried for the readout of bits
 LAST = (1.0, 10.0, 100.0)  # penalties tried for the last step
 
@@ -114,7 +115,7 @@ def _scores(oracle: Array, linear: Array, truth: Array, coupled: Array) -> dict[
     for method, each in by_method.items():
         result[method] = round(float(each.mean()), 4)
         result[f"{method}_coupled"] = round(float(each[coupled].mean()), 4) if coupled.any() else 0.0
-    ratio = by_method["oracle"].mean() / max(by_method["linear"].mean(), 1e-6)
+    ratio = by_method["oracle"].mean() / max(by_method["linear"].mean(), FLOOR)
     result["oracle_over_linear"] = round(float(ratio), 4)
     result["better_than_linear_can_be_asked"] = bool(ratio >= ENOUGH)
     return result
