@@ -23,8 +23,12 @@ workflow {
             params.checkpoint ? file(params.checkpoint, checkIfExists: true) : [],
             params.gene_table ? file(params.gene_table, checkIfExists: true) : [],
             params.links ? file(params.links, checkIfExists: true) : [],
-            params.shards,
-            params.skip_multiqc,
+            [
+                outdir: params.outdir,
+                shards: params.shards,
+                skip_multiqc: params.skip_multiqc,
+                multiqc_configs: [file("${projectDir}/assets/multiqc_config.yml", checkIfExists: true)] + (params.multiqc_config ? [file(params.multiqc_config, checkIfExists: true)] : []),
+            ],
         )
         PIPELINE_COMPLETION(params.outdir, XMODAL.out.report)
     }

@@ -15,8 +15,7 @@ workflow XMODAL {
     val_checkpoint   // path: a trained model, or []
     val_gene_table   // path: gene positions, or []
     val_links        // path: peak-gene links, or []
-    val_shards       // integer: parts that each sample is predicted in
-    val_skip_multiqc // boolean
+    val_options      // map: outdir, shards, skip_multiqc, multiqc_configs (paths, the later ones win)
 
     main:
     // Every file is looked at first; what is refused there costs no training.
@@ -59,7 +58,7 @@ workflow XMODAL {
     ch_predict = ch_heldout
         .mix(ch_prepared_new.own.map { meta, h5mu, json, checkpoint -> [meta, h5mu, json, checkpoint, ''] })
         .mix(ch_prepared_new.shared.map { row -> row.take(3) }.combine(ch_default).map { row -> row + [''] })
-    CROSSMODAL_PREDICT(ch_predict, val_shards)
+    CROSSMODAL_PREDICT(ch_predict, val_options.shards)
 
     // One report over everything; what there is none of is left out.
     ch_report = CROSSMODAL_TRAIN.out.training
@@ -76,13 +75,16 @@ workflow XMODAL {
         .unique()
         .toSortedList { a, b -> a.join() <=> b.join() }
         .map { rows -> versionsText(rows) }
-        .collectFile(name: 'software_versions.yml', storeDir: "${params.outdir}/pipeline_info")
+        .collectFile(name: 'software_versions.yml', storeDir: "${val_options.outdir}/pipeline_info")
 
-    if (!val_skip_multiqc) {
+    if (!val_options.skip_multiqc) {
         MULTIQC(
             XMODAL_REPORT.out.mqc.map { _meta, files -> files }.mix(ch_versions).collect(),
-            [],
+            val_options.multiqc_configs,
         )
+    }
+    else {
+        log.info('MultiQC is left out (--skip_multiqc).')
     }
 
     emit:

@@ -1,0 +1,164 @@
+"""Every command that the table says is wrapped has its module, which passes only options that the command has.
+
+The judge, :func:`problems`, is itself tested: each of a list of small mistakes must be found.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from helpers_nextflow import ROOT
+
+from xmodal import __version__
+from xmodal.commands import COMMANDS
+
+MODULES = ROOT / "modules" / "crossmodal" / "xmodal"
+WRAPPED = [c.name for c in COMMANDS if c.module]
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+VERSION = """tuple val("${task.process}"), val('xmodal'), eval("xmodal --version | sed 's/.* //'")"""
+
+
+def click_command(name: str) -> click.Command:
+    found: click.Command = importlib.import_module(f"xmodal.cli.{name}").command
+    return found
+
+
+def flags(command: click.Command) -> set[str]:
+    return {flag for p in command.params for flag in (*p.opts, *p.secondary_opts) if flag.startswith("--")}
+
+
+def required(command: click.Command) -> list[set[str]]:
+    return [set(p.opts) for p in command.params if isinstance(p, click.Option) and p.required]
+
+
+def part(text: str, start: str, end: str) -> str:
+    """What stands between two labels of a process."""
+    return text.partition(f"\n    {start}:\n")[2].partition(f"\n    {end}:\n")[0]
+
+
+def problems(name: str, text: str, command: click.Command) -> list[str]:
+    """What is wrong with ``text``, a module's main.nf, as the wrapper of ``command``."""
+    found = []
+    script = part(text, "script", "stub")
+    passed = set(OPTION.findall(script))
+    if not re.search(rf"^process XMODAL_{name.upper()} \{{", text):
+        found.append("the process has another name")
+    if re.findall(r"\bxmodal ([a-z]+) \\", script) != [name]:
+        found.append("the script must run this command once")
+    found += [f"{flag} is no option of xmodal {name}" for flag in sorted(passed - flags(command))]
+    found += [f"{'/'.join(sorted(names))} is not given" for names in required(command) if not names & passed]
+    found += [f"{flag} is not given" for flag in ("--threads", "--device") if flag not in passed]
+    if "--threads ${task.cpus}" not in script:
+        found.append("threads are not those of the task")
+    if ("task.accelerator" in text) != ("label 'process_gpu'" in text) or ("--device ${device}" in script) != ("process_gpu" in text):
+        found.append("device, image and label do not agree on the GPU")
+    if not re.search(rf'container "[^\n]*ghcr\.io/crossmodal/xmodal:{re.escape(__version__)}["\']', text):
+        found.append("the image is not the one of this version")
+    for needed in ("task.ext.args ?: ''", "task.ext.prefix ?:", "task.ext.when == null", 'conda "${moduleDir}/environment.yml"'):
+        if needed not in text:
+            found.append(f"{needed} is missing")
+    if VERSION not in text or "topic: versions" not in text:
+        found.append("the version does not go to the topic")
+    found += [f"{word} does not travel with the module" for word in ("projectDir", "template ", "launchDir", "params.") if word in text]
+    return found
+
+
+def module(name: str) -> str:
+    return (MODULES / name / "main.nf").read_text()
+
+
+def test_the_table_and_the_folders_name_the_same_modules() -> None:
+    assert sorted(WRAPPED) == sorted(folder.name for folder in MODULES.iterdir())
+    assert all(c.why_not for c in COMMANDS if not c.module)
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_module_agrees_with_its_command(name: str) -> None:
+    assert problems(name, module(name), click_command(name)) == []
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_module_has_its_files(name: str) -> None:
+    folder = MODULES / name
+    meta = yaml.safe_load((folder / "meta.yml").read_text())
+    assert meta["name"] == f"xmodal_{name}" and "xmodal" in meta["tools"][0]
+    environment = yaml.safe_load((folder / "environment.yml").read_text())
+    assert environment["dependencies"][-1] == {"pip": [f"xmodal=={__version__}"]}
+    assert (folder / "tests/main.nf.test").is_file()
+    assert (folder / "tests/gpu.nf.test").is_file() == ("process_gpu" in module(name))
+    emitted = set(re.findall(r"emit: (\w+)", part(module(name), "output", "when")))
+    assert emitted == set(meta["output"])
+
+
+def in_words(text: str) -> set[str]:
+    """Names of the inputs of a process: val(meta), path(cells, ...)."""
+    return set(re.findall(r"\b(?:val|path)[ (](\w+)", part(text, "input", "output")))
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_every_input_is_described(name: str) -> None:
+    meta = yaml.safe_load((MODULES / name / "meta.yml").read_text())
+    described = {key for group in meta["input"] for item in (group if isinstance(group, list) else [group]) for key in item}
+    assert described == in_words(module(name))
+
+
+MUTATIONS = (
+    ("predict", "--checkpoint ${checkpoint}", "--model ${checkpoint}"),
+    ("predict", "--output ${prefix}.h5ad", ""),
+    ("predict", "--threads ${task.cpus}", "--threads 4"),
+    ("predict", "--to ${target}", ""),
+    ("predict", "xmodal predict", "xmodal-predict"),
+    ("predict", "process XMODAL_PREDICT", "process PREDICT"),
+    ("predict", "label 'process_gpu'", "label 'process_high'"),
+    ("predict", "--shard ${shard}", "--part ${shard}"),
+    ("train", "--device ${device}", "--device cuda"),
+    ("train", "--gene-table ${gene_table}", "--genes ${gene_table}"),
+    ("train", "xmodal:0.1.0'", "xmodal:0.0.9'"),
+    ("train", "topic: versions", ""),
+    ("check", "--device cpu", "--device ${device}"),
+    ("check", "${moduleDir}/environment.yml", "${projectDir}/environment.yml"),
+    ("prepare", "task.ext.args ?: ''", "''"),
+    ("evaluate", "--prediction ${target}", "--predicted ${target}"),
+    ("report", "'--evaluation': evaluation", "'--scores': evaluation"),
+    ("merge", "--output ${prefix}", "--output ${params.outdir}/${prefix}"),
+)
+
+
+@pytest.mark.parametrize(("name", "old", "new"), MUTATIONS)
+def test_the_judge_finds_each_mistake(name: str, old: str, new: str) -> None:
+    text = module(name)
+    assert old in text
+    assert problems(name, text.replace(old, new), click_command(name)) != []
+
+
+def configured_options() -> dict[str, set[str]]:
+    """Options that conf/modules.config passes through ext.args, by command."""
+    text = (ROOT / "conf/modules.config").read_text()
+    blocks = re.findall(r"withName: 'XMODAL_([A-Z]+)(?:_NEW)?' \{(.*?)\n    \}", text, re.S)
+    found: dict[str, set[str]] = {}
+    for name, block in blocks:
+        found.setdefault(name.lower(), set()).update(OPTION.findall(block))
+    return found
+
+
+def test_the_pipeline_passes_only_options_that_commands_have() -> None:
+    options = configured_options()
+    assert {"prepare", "train", "predict", "evaluate"} <= set(options)
+    for name, passed in options.items():
+        assert passed <= flags(click_command(name)), name
+
+
+@pytest.mark.parametrize("name", ["crossmodal_train", "crossmodal_predict"])
+def test_a_subworkflow_lists_its_modules(name: str) -> None:
+    folder = ROOT / "subworkflows" / "crossmodal" / name
+    text = (folder / "main.nf").read_text()
+    included = re.findall(r"include \{ XMODAL_(\w+) +\} from '\.\./\.\./\.\./modules/crossmodal/xmodal/(\w+)/main'", text)
+    assert included and all(process == command.upper() for process, command in included)
+    components = yaml.safe_load((folder / "meta.yml").read_text())["components"]
+    assert components == sorted(f"xmodal/{command}" for _, command in included)
+    assert len(Path(folder / "main.nf").read_text().splitlines()) < 120
