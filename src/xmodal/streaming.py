@@ -29,7 +29,8 @@ def write_h5ad(path: Path, obs: pd.DataFrame, var: pd.DataFrame, about: dict[str
 
     _require_room(path, len(obs) * len(var) * 4)
     with replacing(path, overwrite) as temporary, naming_full_disk(path):
-        ad.AnnData(obs=obs, var=var, uns={fields.UNS: about}).write_h5ad(temporary)
+        # HDF5 keeps the order of writing, reading gives the alphabet's: one order, so that merged shards equal the whole
+        ad.AnnData(obs=obs, var=var, uns={fields.UNS: dict(sorted(about.items()))}).write_h5ad(temporary)
         with h5py.File(temporary, "r+") as handle:
             if "X" in handle:
                 del handle["X"]

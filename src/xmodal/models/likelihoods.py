@@ -68,14 +68,15 @@ class Head(nn.Module):
         """Mean log probability of the counts of each cell, (cells,).
 
         Every entry has log p(0) = theta (log theta - log(theta + mean)); only the few counts above zero need the gamma
-        functions, which are most of the cost.  The terms lgamma(x + 1), which no parameter changes, are left out.
+        functions, which are most of the cost.
         """
         log_theta = self.log_dispersion.clamp(-6, 6)
         log_sum = torch.logaddexp(log_theta.expand_as(log_mean), log_mean)
         zero = log_theta.exp() * (log_theta - log_sum)  # log p(0) of the negative binomial
         cell, feature = x.nonzero(as_tuple=True)
         some, theta = x[cell, feature], log_theta.exp()[feature]
-        above = torch.lgamma(some + theta) - torch.lgamma(theta) + some * (log_mean - log_sum)[cell, feature]
+        above = torch.lgamma(some + theta) - torch.lgamma(theta) - torch.lgamma(some + 1)
+        above = above + some * (log_mean - log_sum)[cell, feature]
         if self.counts == fields.ZINB:
             dropped, kept = F.logsigmoid(self.dropout_logit), F.logsigmoid(-self.dropout_logit)
             mixed = torch.logaddexp(dropped.expand_as(zero), kept + zero)
