@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmodal.score_texts import HEADLINE, text_of
+from xmodal.score_texts import HEADLINE, SHORT, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +35,7 @@ LABEL_COLOURS = (
 MARKERS = ("o", "^", "s", "D", "v")
 MOST_LABELS = 24
 DPI = 130
+COLUMNS = 3
 INK = "#22303c"
 
 
@@ -46,7 +47,7 @@ def png(figure: Figure) -> bytes:
 
 
 def canvas(width: float, height: float, columns: int = 1, **kwargs: Any) -> tuple[Figure, Any]:
-    """A figure outside pyplot's global state, and its axes (1, columns)."""
+    """A figure outside pyplot's global state, and its axes (columns,); none where ``columns`` is 0."""
     from matplotlib import rcParams
     from matplotlib.figure import Figure
 
@@ -66,7 +67,7 @@ def canvas(width: float, height: float, columns: int = 1, **kwargs: Any) -> tupl
         }
     )
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False, **kwargs)[0]
+    return figure, figure.subplots(1, columns, squeeze=False, **kwargs)[0] if columns else None
 
 
 def write_all(folder: Path, content: dict[str, Any], features: pd.DataFrame, umap: pd.DataFrame) -> None:
@@ -80,31 +81,34 @@ def write_all(folder: Path, content: dict[str, Any], features: pd.DataFrame, uma
 
 
 def scores(targets: dict[str, Any]) -> Figure:
-    """Bars of the headline scores of each target, one for each method."""
-    names = sorted(targets)
-    figure, axes = canvas(8.2, 0.7 + 3.0 * len(names)) if len(names) == 1 else canvas(8.2, 3.9, len(names))
-    for axis, name in zip(axes, names, strict=True):
-        _bars(axis, targets[name]["methods"])
-        source = targets[name].get("source")
-        axis.set_title(f"{name} predicted from {source}" if source else name)
-    handles, texts = axes[0].get_legend_handles_labels()
-    figure.legend(handles[::-1], texts[::-1], loc="outside lower center", ncols=4, frameon=False)
+    """Small multiples: one panel for each headline score of each target, one bar for each method."""
+    panels = [(n, s) for n in sorted(targets) for s in HEADLINE if s in targets[n]["methods"].get("prediction", {})]
+    rows = -(-max(len(panels), 1) // COLUMNS)
+    figure, _ = canvas(8.2, 1.45 * rows + 0.2, 0)
+    grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for axis, (name, score) in zip(grid, panels, strict=False):
+        _bars(axis, targets[name]["methods"], score)
+        title = SHORT.get(score, text_of(score).name)
+        axis.set_title(f"{name}: {title}" if len(targets) > 1 else title, loc="left", fontsize=8.5)
+    for axis in grid[len(panels) :]:
+        axis.set_axis_off()
     return figure
 
 
-def _bars(axis: Axes, methods: dict[str, dict[str, float]]) -> None:
-    shown = [s for s in HEADLINE if s in methods.get("prediction", {})]
-    order = [m for m in METHOD_COLOURS if m in methods][::-1]
-    height = 0.8 / max(len(order), 1)
-    for i, method in enumerate(order):
-        values = [methods[method].get(s, np.nan) for s in shown]
-        places = -np.arange(len(shown)) + (i - (len(order) - 1) / 2) * height
-        axis.barh(places, values, height * 0.9, color=METHOD_COLOURS[method], label=method)
-    axis.set_yticks(-np.arange(len(shown)), [text_of(s).name for s in shown])
-    axis.tick_params(length=0)
-    axis.axvline(0, color="#9aa5b1", lw=0.8)
-    axis.grid(axis="x", color="#e4e7eb", lw=0.6)
-    axis.set_axisbelow(True)
+def _bars(axis: Axes, methods: dict[str, dict[str, float]], score: str) -> None:
+    order = [m for m in METHOD_COLOURS if score in methods.get(m, {})][::-1]
+    start = text_of(score).chance or 0.0
+    values = [methods[m][score] for m in order]
+    axis.barh(order, [v - start for v in values], left=start, height=0.72, color=[METHOD_COLOURS[m] for m in order])
+    low, high = min([start, *values]), max([start, *values])
+    room = max(high - low, 1e-6)
+    for i, value in enumerate(values):
+        axis.text(max(value, start) + 0.03 * room, i, f"{value:.3f}", va="center", fontsize=7.5)
+    axis.set_xlim(low - 0.02 * room, high + 0.28 * room)
+    axis.axvline(start, color=INK, lw=0.9)
+    axis.tick_params(length=0, labelsize=8)
+    axis.set_xticks([])
+    axis.spines[["bottom", "left"]].set_visible(False)
 
 
 def feature_scores(features: pd.DataFrame) -> Figure:

@@ -43,9 +43,20 @@ def project(predicted: Array, truth: Truth, most: int, seed: int) -> Picture | N
     true, guess = _reduced(predicted, truth, cells, seed)
     both = np.concatenate([true, guess])
     import umap
+    from sklearn.neighbors import NearestNeighbors
 
     near = min(15, len(cells) - 1)
-    place = umap.UMAP(n_neighbors=near, min_dist=0.3, random_state=seed, n_jobs=1).fit_transform(both)
+    distance, index = (
+        NearestNeighbors(n_neighbors=near).fit(both).kneighbors(both)
+    )  # umap's own takes minutes to compile
+    place = umap.UMAP(
+        n_neighbors=near,
+        min_dist=0.3,
+        random_state=seed,
+        n_jobs=1,
+        precomputed_knn=(index, distance, None),
+        force_approximation_algorithm=True,
+    ).fit_transform(both)
     return Picture(cells, np.asarray(place, dtype=np.float64).reshape(2, len(cells), 2))
 
 

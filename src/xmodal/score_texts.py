@@ -114,6 +114,19 @@ TEXTS = {
         "none",
     ),
 }
+# Titles of small panels.
+SHORT = {
+    "cell_pearson_centred": "cell correlation, centred",
+    "gene_pearson": "gene correlation",
+    "gene_pearson_top_hvg": "gene correlation, top 200",
+    "label_transfer": "recognised as their type",
+    "label_transfer_macro": "same, mean over types",
+    "gene_pearson_within_type": "gene corr. inside types",
+    "peak_pearson_within_type": "peak corr. inside types",
+    "peak_auroc": "peak AUROC",
+    "peak_auprc_over_prevalence": "peak precision / chance",
+    "cell_auroc": "cell AUROC",
+}
 SUFFIX = "_all"
 # The scores that can tell a right prediction from a wrong one; a verdict counts these.
 HEADLINE = (

@@ -1,0 +1,124 @@
+"""What a report is made of: folders of train and evaluate, JSON files of check and prepare.  Every part may be absent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xmodal.errors import InputRefused, UsageRefused
+from xmodal.fields import HISTORY_FILE, METRICS_FILE
+
+# Names of features and labels are text, even where they look like numbers or missing values ("NA", "1e5").
+TEXT = {"target": str, "feature": str, "score": str, "cell": str, "kind": str, "label": str}
+
+
+@dataclass(frozen=True)
+class Training:
+    """A folder that ``xmodal train`` left; ``checkpoint`` is the SHA-256 of its model, where it is there."""
+
+    name: str
+    metrics: dict[str, Any]
+    history: pd.DataFrame
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A folder that ``xmodal evaluate`` left."""
+
+    name: str
+    metrics: dict[str, Any]
+    features: pd.DataFrame
+    umap: pd.DataFrame
+
+    @property
+    def targets(self) -> dict[str, dict[str, Any]]:
+        found = self.metrics.get("targets", {})
+        return {str(k): v for k, v in sorted(found.items()) if isinstance(v, dict)} if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything given; ``checks`` and ``prepares`` are (file name, content)."""
+
+    trainings: list[Training] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    checks: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    prepares: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+
+def read(
+    trainings: Sequence[Path], evaluations: Sequence[Path], checks: Sequence[Path], prepares: Sequence[Path]
+) -> Inputs:
+    """Read all parts; raises :class:`InputRefused` for what is not the output of the command it is given for."""
+    if not (trainings or evaluations or checks or prepares):
+        raise UsageRefused("give at least one of --training, --evaluation, --check, --prepare")
+    return Inputs(
+        [_training(p) for p in trainings],
+        [_evaluation(p) for p in evaluations],
+        [(p.name, read_json(p)) for p in checks],
+        [(p.name, read_json(p)) for p in prepares],
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        raise InputRefused("this is not a JSON file", where=str(path), do="give what xmodal wrote") from None
+    if not isinstance(content, dict):
+        raise InputRefused("it holds no JSON object", where=str(path), do="give what xmodal wrote")
+    return content
+
+
+def _training(folder: Path) -> Training:
+    from xmodal.fields import CHECKPOINT_FILE
+    from xmodal.provenance import sha256
+
+    metrics = read_json(_member(folder, METRICS_FILE, "train"))
+    if "targets" in metrics:
+        raise InputRefused("this is a folder of evaluate", where=str(folder), do="give it as --evaluation")
+    model = folder / CHECKPOINT_FILE
+    return Training(_name(folder), metrics, _table(folder / HISTORY_FILE), sha256(model) if model.is_file() else "")
+
+
+def _evaluation(folder: Path) -> Evaluation:
+    metrics = read_json(_member(folder, METRICS_FILE, "evaluate"))
+    if "directions" in metrics:
+        raise InputRefused("this is a folder of train", where=str(folder), do="give it as --training")
+    return Evaluation(_name(folder), metrics, _table(folder / "features.tsv"), _table(folder / "umap.tsv"))
+
+
+def _name(folder: Path) -> str:
+    return folder.resolve().name
+
+
+def _member(folder: Path, name: str, command: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise InputRefused(
+            f"there is no {name} in it", where=str(folder), do=f"give a folder that xmodal {command} wrote"
+        )
+    return path
+
+
+def _table(path: Path) -> pd.DataFrame:
+    if not path.is_file() or path.stat().st_size == 0:
+        return pd.DataFrame()
+    try:
+        return pd.read_csv(
+            path, sep="\t", dtype=TEXT, keep_default_na=False, na_values={c: [""] for c in _numeric(path)}
+        )
+    except (ValueError, pd.errors.ParserError):
+        raise InputRefused("this is not a table xmodal wrote", where=str(path), do="run the command again") from None
+
+
+def _numeric(path: Path) -> list[str]:
+    with path.open(encoding="utf-8") as handle:
+        return [c for c in handle.readline().rstrip("\n").split("\t") if c not in TEXT]
