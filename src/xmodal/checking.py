@@ -125,7 +125,8 @@ def describe(mdata: mu.MuData, name: str, likelihoods: dict[str, str], findings:
 
 def _labels(obs: pd.DataFrame) -> dict[str, int]:
     """Columns of obs that group cells, with the number of groups: at least two cells in a group on average."""
-    groups = {str(c): int(obs[c].nunique()) for c in obs.columns if c not in (SPLIT, SAMPLE) and obs[c].dtype.kind not in "f"}
+    columns = [c for c in obs.columns if c not in (SPLIT, SAMPLE) and obs[c].dtype.kind != "f"]
+    groups = {str(c): int(obs[c].nunique()) for c in columns}
     return {c: n for c, n in groups.items() if 1 <= n <= max(1, len(obs) // 2)}
 
 
@@ -184,15 +185,20 @@ def _fit(read: list[mu.MuData], checkpoint: Path, findings: list[Finding]) -> di
 def _misfit(name: str, about: dict[str, Any]) -> list[Finding]:
     findings = []
     if not about.get("enough", True):
-        findings.append(Finding("error", name, "too few of the checkpoint's features are in it",
+        aligned = about.get("alignment", {})
+        missing = ", ".join(aligned.get("first_missing", [])[:5])
+        findings.append(Finding("error", name, f"{100 * aligned.get('coverage', 0):.0f} % of the checkpoint's features are "
+                                f"in it, which is too few (missing: {missing}, ...)",
                                 "give cells measured over the same features, or train a model on such cells"))
     given, known = (about.get("genome", {}).get(k) for k in ("input", "checkpoint"))
     if given and known and given != known:
         findings.append(Finding("error", name, f"the genome is {given}, the checkpoint's {known}",
                                 "use a checkpoint of this genome"))
     verdict = about.get("novelty", {})
-    if verdict.get("refuse"):
-        findings.append(Finding("error", name, "the cells are unlike those the model was trained on",
+    levels: dict[str, contracts.Level] = {"refused": "error", "warning": "warning"}
+    if level := levels.get(verdict.get("level", "")):
+        share = f"{100 * verdict.get('unlike', 0):.0f} %"
+        findings.append(Finding(level, name, f"{share} of the cells are unlike those the model was trained on",
                                 "use a model trained on such cells, or predict with --force"))
     return findings
 

@@ -114,7 +114,7 @@ def _bars(axis: Axes, methods: dict[str, dict[str, float]], score: str) -> None:
 def feature_scores(features: pd.DataFrame) -> Figure:
     """How the scores of single features are distributed: the prediction against each control."""
     names = list(dict.fromkeys(features["score"]))
-    figure, axes = canvas(8.2 if len(names) > 1 else 5.6, 3.0, len(names))
+    figure, axes = canvas(8.2, 3.0, len(names))
     for axis, name in zip(axes, names, strict=True):
         part = features[features["score"] == name]
         methods = [m for m in METHOD_COLOURS if m in part and m != "mean"]
@@ -184,7 +184,7 @@ def label_styles(labels: Any) -> dict[str, tuple[str, str]]:
 
 def learning(history: pd.DataFrame, best_epoch: int) -> Figure:
     """Training and validation loss by epoch; the kept epoch is marked."""
-    figure, axes = canvas(6.4, 2.9)
+    figure, axes = canvas(8.2, 2.9)
     axis = axes[0]
     for column, colour, name in (
         ("train_loss", "#8C8C8C", "training cells"),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +32,8 @@ GENES = (r"^(?:ENS[A-Z]*G\d{6,}.*|LINC\d+|TMEM\d+[A-Z]?|SLC\d+[A-Z]\d+|ZNF\d+|FA
          r"|MT-[A-Z].*|KRT\d+|A[CL]\d{6}\.\d+|GM\d{3,}|\d+[A-Z]\d+RIK|HIST\d.*|ATP\d+[A-Z]\d?|NDUF[A-Z]\d+|CCN[A-Z]\d?"
          r"|IGH[AGM]\d?|IGKC|IGLC\d|S100A\d+|TUB[AB]\d?[A-Z]?|ACTB|GAPDH|MALAT1|B2M|PPBP|PF4|LYZ)$")
 ANTIBODIES = r"(?:TotalSeq[-_]?[A-D]?|[-_]prot(?:ein)?|[-_]ADT|^ADT[-_].*|_TSA|_TSB|_TSC)$"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, ulimit
+FULL_SIGNS = (*(f"errno = {n}," for n in FULL), "No space left", "quota exceeded")
 TELL = "say which modality it is (--from NAME; in prepare --rna, --atac, --protein or --modality NAME=FILE)"
 
 
@@ -237,12 +243,23 @@ def write_h5mu(mdata: mu.MuData, path: Path | str, overwrite: bool = False) -> N
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
     """HDF5 reports a full disk as OSError or RuntimeError, mostly without an errno; the user gets one plain message."""
+    hooks = sys.unraisablehook, sys.excepthook
+    sys.unraisablehook = sys.excepthook = lambda *_: None  # HDF5 complains at every handle it cannot flush
     try:
         yield
     except (OSError, RuntimeError) as error:
         text = f"{error} {error.__cause__ or ''} {error.__context__ or ''}"
-        if getattr(error, "errno", None) in (27, 28, 122) or any(
-            t in text for t in ("errno = 28", "errno = 122", "errno = 27", "No space left", "Disk quota")
-        ):
-            raise InputRefused("no space left on the disk", where=str(path), do="free space and run again") from error
-        raise
+        if getattr(error, "errno", None) not in FULL and not any(sign in text for sign in FULL_SIGNS):
+            raise
+        hooks = sys.unraisablehook, sys.excepthook
+        atexit.register(_exit_at_once)
+        raise InputRefused("no space left on the disk", where=str(path), do="free space and run again") from error
+    finally:
+        sys.unraisablehook, sys.excepthook = hooks
+
+
+def _exit_at_once() -> None:
+    """HDF5 keeps a file that it could not write and crashes at exit (seen: signal 11): leave before it does."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(InputRefused.exit_code)

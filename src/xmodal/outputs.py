@@ -28,6 +28,8 @@ def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
+        if temporary.is_dir() and path.is_dir():  # a folder with content cannot be renamed over
+            shutil.rmtree(path)
         os.replace(temporary, path)
     finally:
         if temporary.is_dir():

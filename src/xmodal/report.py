@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmodal import __version__, figures, report_words
-from xmodal.score_texts import HEADLINE, better, text_of
+from xmodal.score_texts import HEADLINE, better, shown, text_of
 from xmodal.verdicts import judge
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def render(inputs: Inputs, title: str) -> str:
     environment = Environment(
         loader=PackageLoader("xmodal"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=report_words.number, score=report_words.score, plain=report_words.plain)
+    environment.filters.update(number=report_words.number, score=report_words.score, plain=report_words.plain, shown=shown)
     return environment.get_template("report.html.j2").render(**view(inputs, title))
 
 

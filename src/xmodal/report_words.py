@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from xmodal.report_inputs import Evaluation, Inputs, Training
+from xmodal.score_texts import shown
 from xmodal.verdicts import Verdict
 
 GLOSSARY = {
@@ -76,7 +77,7 @@ def answer(inputs: Inputs, verdicts: list[Verdict]) -> list[str]:
 
 def _trained(part: Training) -> str:
     m, split = part.metrics, part.metrics.get("split") or {}
-    names = " and ".join(f"{k} ({number(v.get('features'))} features)" for k, v in (m.get("modalities") or {}).items())
+    names = " and ".join(f"{shown(k)} ({number(v.get('features'))} features)" for k, v in (m.get("modalities") or {}).items())
     text = f"A {m.get('model') or 'model'} model was trained"
     text += f" on {number(split['train'])} cells" if "train" in split else ""
     text += f" in which {names} had been measured together" if names else ""
@@ -99,10 +100,14 @@ def _scored(part: Evaluation) -> list[str]:
     whole = part.metrics.get("settings", {}).get("cells") == "all"
     which = "cells" if whole else "held-out cells"
     return [
-        f"{name} was predicted from {t.get('source') or 'another modality'} in {number(t.get('cells'))} {which} and compared with "
+        f"{_first(shown(name))} was predicted from {shown(str(t.get('source') or 'another modality'))} in {number(t.get('cells'))} {which} and compared with "
         f"what was measured in them, {number(t.get('features'))} features ({part.name})."
         for name, t in part.targets.items()
     ]
+
+
+def _first(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def missing(inputs: Inputs) -> list[dict[str, str]]:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from xmodal import checkpoint, contracts, fields, io, novelty, outputs, registry, splits, training
 from xmodal.batches import Cells, cells_of
 from xmodal.errors import InputRefused, NotApplicable, UsageRefused
+from xmodal.models.base import GradientSettings
 from xmodal.vocabulary import Vocabulary, prepared_settings
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9_]+")
-MIN_PAIRED = 20
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
     vocabulary = Vocabulary.from_prepared(mdata, peak_gene_links(mdata, request, warnings))
     cells = cells_of(mdata, vocabulary)
     train, valid, split = _split(mdata, cells, about, request.seed)
+    if not issubclass(model_class.Settings, GradientSettings):
+        train = cells.subset(np.flatnonzero(np.isin(cells.names, [*train.names, *valid.names])))  # nothing to choose
     _require_enough(model_class, vocabulary, train, path)
     request.output_dir.mkdir(parents=True, exist_ok=True)
     log.info("%s: %d training and %d validation cells; %s", model_class.name, len(train), len(valid),
@@ -72,6 +74,7 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
     known = {m: novelty.fit(train.having(m).counts[m], v.likelihood, request.seed) for m, v in vocabulary.modalities.items()}
     metrics = {
         **_metrics(model, result, split, about),
+        "seed": request.seed,
         "warnings": warnings,
         "timing": {"train_s": round(time.monotonic() - started, 1), "peak_mib": _peak_mib(), "threads": request.threads,
                    "device": device.type},
@@ -177,12 +180,11 @@ def _metrics(model: CrossModalModel, result: training.Fit, split: dict[str, Any]
         "links": int(model.vocabulary.links.nnz) if model.vocabulary.links is not None else 0,
         "directions": [list(d) for d in model.directions()],
         "split": split,
-        "filters": about.get("filters", {}),
+        "filters": about.get("options", {}),
         "losses": {k: v for k, v in last.items() if k != "learning_rate"},
         "epochs": len(result.history),
         "best_epoch": result.best_epoch,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "seed": split.get("seed", 0),
     }
 
 

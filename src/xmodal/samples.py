@@ -120,7 +120,7 @@ def read_samplesheet(path: Path, role: str = "train") -> list[SampleFiles]:
         wrong.append("it has no rows")
     if wrong:
         shown = "\n  ".join(wrong)
-        raise InputRefused(f"the samplesheet has {len(wrong)} mistake{'s' * (len(wrong) > 1)}:\n  {shown}\n",
+        raise InputRefused(f"the samplesheet has {len(wrong)} mistake{'s' * (len(wrong) > 1)}:\n  {shown}",
                            where=str(path), do=f"mend it; its columns are {', '.join(COLUMNS)}")
     chosen = [r for r in rows if r.role in (role, "both")]
     if not chosen:

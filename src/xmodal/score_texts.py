@@ -158,3 +158,8 @@ def text_of(score: str) -> ScoreText:
 def better(score: str, value: float, other: float) -> bool:
     """Is ``value`` better than ``other``?"""
     return value < other if text_of(score).better == "lower" else value > other
+
+
+def shown(modality: str) -> str:
+    """A modality's name as people write it."""
+    return {"rna": "RNA", "atac": "ATAC"}.get(modality, modality)

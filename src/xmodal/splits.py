@@ -79,8 +79,9 @@ def from_file(obs: pd.DataFrame, seed: int, valid_fraction: float = 0.1) -> tupl
 
 
 def near(name: str, known: Sequence[str]) -> str:
-    """" Did you mean 'x'?" where something known is close, else what there is."""
-    close = get_close_matches(name, [str(k) for k in known], 1)
+    """A question for the nearest known name, in whichever case, else what there is."""
+    lowered = {str(k).lower(): str(k) for k in known}
+    close = [lowered[n] for n in get_close_matches(name.lower(), lowered, 1)]
     return f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(map(str, list(known)[:20]))}"
 
 

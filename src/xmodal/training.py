@@ -63,7 +63,12 @@ def fit(model: CrossModalModel, train: Cells, valid: Cells, device: torch.device
         if state is not None and state.exists():
             training_state.load(state, running)
             log.info("going on from epoch %d of %s", running.epoch, state.name)
-        _epochs(running, settings, (train, valid), device, Saving(state, save_every))
+        saving = Saving(state, save_every)
+        try:
+            _epochs(running, settings, (train, valid), device, saving)
+        except BaseException:
+            saving.stopped()
+            raise
         model.load_state_dict(running.best)
     model.eval()
     with torch.no_grad():
@@ -112,11 +117,7 @@ def _epochs(running: Running, settings: GradientSettings, cells: tuple[Cells, Ce
             saving: Saving) -> None:
     result = running.fit
     while running.epoch < settings.epochs and running.epoch - result.best_epoch < settings.patience:
-        try:
-            row = _one_epoch(running, settings, cells, device)
-        except BaseException:
-            saving.stopped()
-            raise
+        row = _one_epoch(running, settings, cells, device)
         if not math.isfinite(row["valid_loss"]):
             raise InputRefused(
                 f"the loss is not finite in epoch {running.epoch + 1}", do="lower the learning rate: --set learning_rate=0.001"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from xmodal.score_texts import HEADLINE, better
+from xmodal.score_texts import HEADLINE, better, shown, text_of
 
 EQUAL = 0.002  # scores closer than this differ by less than another draw of cells would change them
 CONTROL_NAMES = ("mean", "depth", "linear")
@@ -66,8 +66,8 @@ def judge(name: str, target: dict[str, Any]) -> Verdict:
     """The verdict on one target of an evaluation's metrics.json."""
     methods = target.get("methods", {})
     against = [a for a in (compare(methods, c) for c in CONTROL_NAMES if c in methods) if a.total]
-    source = target.get("source") or "the other modality"
-    what = f"The prediction of {name} from {source}"
+    source = shown(str(target.get("source") or "the other modality"))
+    what = f"The prediction of {shown(name)} from {source}"
     if not against:
         return Verdict(
             "open",
@@ -108,17 +108,13 @@ def judge(name: str, target: dict[str, Any]) -> Verdict:
 
 def _strength(scores: dict[str, float]) -> str:
     for score, (weak, strong) in STRENGTH.items():
-        if score in scores:
-            value = scores[score]
-            if value < weak:
-                return (
-                    f"In absolute terms it is weak ({value:.2f} per feature, where 1 is perfect): rely on averages over "
-                    "many cells or whole types, not on single cells."
-                )
-            if value < strong:
-                return (
-                    f"In absolute terms it is moderate ({value:.2f} per feature, where 1 is perfect): good for cell types "
-                    "and trends, uncertain for single cells."
-                )
-            return f"In absolute terms it is strong ({value:.2f} per feature, where 1 is perfect)."
+        if score not in scores:
+            continue
+        value, text = scores[score], text_of(score)
+        found = f"({text.name} {value:.2f}, where {text.chance:g} is guessing and 1 is perfect)"
+        if value < weak:
+            return f"In absolute terms it is weak {found}: rely on averages over many cells or whole types, not on single cells."
+        if value < strong:
+            return f"In absolute terms it is moderate {found}: good for cell types and trends, uncertain for single cells."
+        return f"In absolute terms it is strong {found}."
     return "Look at the scores of the features you care about before relying on it."

@@ -1,0 +1,63 @@
+"""What all tests share: small simulated cells, prepared once for the session, and the command as a user calls it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("NUMBA_CACHE_DIR", "/tmp/xmodal-numba") if not os.access(Path.home(), os.W_OK) else None
+XMODAL = str(Path(sys.executable).with_name("xmodal"))
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished command."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_xmodal(*args: object, env: dict[str, str] | None = None) -> Ran:
+    """Run the installed command; never raises."""
+    done = subprocess.run([XMODAL, *map(str, args)], capture_output=True, text=True, env={**os.environ, **(env or {})}, check=False)
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def call_xmodal(*args: object) -> Ran:
+    """The command in this process: no second import of torch.  Same arguments, same exit codes."""
+    from click.testing import CliRunner
+
+    from xmodal.cli import cli
+    from xmodal.errors import XmodalError
+
+    done = CliRunner().invoke(cli, [str(a) for a in args])
+    if isinstance(done.exception, XmodalError):
+        return Ran(done.exception.exit_code, done.output, str(done.exception))
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Ran(done.exit_code, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of simulated raw files: 480 cells, 60 genes, 90 peaks, 6 batches."""
+    folder = tmp_path_factory.mktemp("simulated") / "sim"
+    done = call_xmodal("simulate", "--output-dir", folder, "--cells", 480, "--genes", 60, "--peaks", 90, "--no-rates", "--quiet")
+    assert done.code == 0, done.err
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(simulated: Path) -> Path:
+    """The simulated cells as `xmodal prepare` writes them."""
+    path = simulated.parent / "prepared.h5mu"
+    done = call_xmodal("prepare", "--h5mu", simulated / "paired.h5mu", "--output", path, "--quiet")
+    assert done.code == 0, done.err
+    return path

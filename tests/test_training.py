@@ -1,0 +1,136 @@
+"""Training: goes on after a kill as if nothing had happened, stops early, keeps the best, refuses what cannot be trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import XMODAL, call_xmodal
+
+from xmodal import io, registry, training
+from xmodal.batches import Cells, cells_of
+from xmodal.run_training import parse_settings
+from xmodal.vocabulary import Vocabulary
+
+
+@pytest.fixture(scope="module")
+def cells(prepared: Path) -> Cells:
+    torch.set_num_threads(1)
+    mdata = io.read_cells(prepared)
+    return cells_of(mdata, Vocabulary.from_prepared(mdata))
+
+
+def crossmp(cells: Cells, *changes: str) -> training.CrossModalModel:
+    torch.manual_seed(0)
+    cls = registry.get("crossmp")
+    return cls.build(parse_settings(cls, ("epochs=6", "batch_size=64", *changes)), cells.vocabulary)
+
+
+def weights(model: torch.nn.Module) -> dict[str, bytes]:
+    return {k: v.numpy().tobytes() for k, v in model.state_dict().items()}
+
+
+def test_a_run_stopped_twice_ends_with_the_same_weights(cells: Cells, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = crossmp(cells)
+    training.fit(whole, cells, cells, torch.device("cpu"))
+    real, count = training._one_epoch, 0
+
+    def stopping(*args: object) -> object:
+        nonlocal count
+        count += 1
+        if count in (3, 5):
+            raise SystemExit(143)
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "_one_epoch", stopping)
+    state = tmp_path / "state.safetensors"
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            training.fit(crossmp(cells), cells, cells, torch.device("cpu"), state=state)
+        assert state.exists()
+    stopped = crossmp(cells)
+    torch.rand(7)  # random numbers drawn in between must not matter
+    result = training.fit(stopped, cells, cells, torch.device("cpu"), state=state)
+    assert len(result.history) == 6
+    assert weights(stopped) == weights(whole)
+    assert not state.exists()
+
+
+def test_sigterm_keeps_the_state_and_the_next_run_goes_on(prepared: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    args = [XMODAL, "train", str(prepared), "--output-dir", str(out), "--threads", "1", "--set", "epochs=4000", "--set", "patience=4000"]
+    process = subprocess.Popen(args, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "epoch 3/" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert [p.name for p in out.iterdir()] == ["state.safetensors"]
+
+
+def test_early_stopping_keeps_the_best_epoch(cells: Cells) -> None:
+    model = crossmp(cells, "epochs=60", "patience=2", "learning_rate=0.05")
+    result = training.fit(model, cells.subset(range(0, 200)), cells.subset(range(200, 300)), torch.device("cpu"))  # type: ignore[arg-type]
+    losses = [row["valid_loss"] for row in result.history]
+    assert result.best_epoch == losses.index(min(losses)) + 1
+    assert len(losses) - result.best_epoch <= 2
+    again = training.evaluate(model, cells.subset(range(200, 300)), 64, torch.device("cpu"))  # type: ignore[arg-type]
+    assert sum(again.values()) == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_learning_curve_falls(prepared: Path, tmp_path: Path) -> None:
+    done = call_xmodal("train", prepared, "--output-dir", tmp_path / "m", "--threads", 1, "--set", "epochs=8", "--set", "batch_size=64")
+    assert done.code == 0, done.err
+    history = pd.read_csv(tmp_path / "m" / "history.tsv", sep="\t")
+    assert list(history.columns[:3]) == ["epoch", "train_loss", "valid_loss"]
+    assert history.train_loss.iloc[-1] < history.train_loss.iloc[0]
+    assert json.loads((tmp_path / "m" / "metrics.json").read_text())["best_epoch"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [("hiden=3", "hidden"), ("hidden=many", "integer"), ("latent=0", "greater"), ("hidden", "NAME=VALUE")],
+)
+def test_a_wrong_setting_is_a_usage_error(prepared: Path, tmp_path: Path, change: str, words: str) -> None:
+    done = call_xmodal("train", prepared, "--output-dir", tmp_path / "m", "--set", change)
+    assert done.code == 2 and words in done.err
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_wrong_model_names_the_near_one(prepared: Path, tmp_path: Path) -> None:
+    done = call_xmodal("train", prepared, "--output-dir", tmp_path / "m", "--model", "crosmp")
+    assert done.code == 2 and "crossmp" in done.err
+
+
+def test_an_output_that_exists_is_kept(prepared: Path, tmp_path: Path) -> None:
+    (tmp_path / "history.tsv").write_text("mine")
+    done = call_xmodal("train", prepared, "--output-dir", tmp_path, "--model", "mean")
+    assert done.code == 3 and "--overwrite" in done.err
+    assert (tmp_path / "history.tsv").read_text() == "mine"
+
+
+def test_a_raw_file_is_sent_to_prepare(simulated: Path, tmp_path: Path) -> None:
+    done = call_xmodal("train", simulated / "paired.h5mu", "--output-dir", tmp_path / "m")
+    assert done.code == 3 and "xmodal prepare" in done.err
+
+
+def test_a_loss_that_explodes_is_told(prepared: Path, tmp_path: Path) -> None:
+    done = call_xmodal("train", prepared, "--output-dir", tmp_path / "m", "--set", "learning_rate=1e30", "--set", "epochs=4")
+    assert done.code == 3 and "learning_rate" in done.err
+    assert not (tmp_path / "m" / "model.safetensors").exists()
+
+
+def test_waits_are_short(prepared: Path, tmp_path: Path) -> None:
+    """Refusals come before any training."""
+    start = time.monotonic()
+    call_xmodal("train", prepared, "--output-dir", tmp_path / "m", "--set", "nonsense=1")
+    assert time.monotonic() - start < 2
