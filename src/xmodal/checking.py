@@ -187,9 +187,9 @@ def _misfit(name: str, about: dict[str, Any]) -> list[Finding]:
     if not about.get("enough", True):
         aligned = about.get("alignment", {})
         missing = ", ".join(aligned.get("first_missing", [])[:5])
-        findings.append(Finding("error", name, f"{100 * aligned.get('coverage', 0):.0f} % of the checkpoint's features are "
-                                f"in it, which is too few (missing: {missing}, ...)",
-                                "give cells measured over the same features, or train a model on such cells"))
+        share = f"{100 * aligned.get('coverage', 0):.0f} %"
+        findings.append(Finding("error", name, f"{share} of the checkpoint's features are in it: too few (missing: "
+                                f"{missing}, ...)", "give cells with the same features, or train on such cells"))
     given, known = (about.get("genome", {}).get(k) for k in ("input", "checkpoint"))
     if given and known and given != known:
         findings.append(Finding("error", name, f"the genome is {given}, the checkpoint's {known}",

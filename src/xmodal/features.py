@@ -128,7 +128,9 @@ def is_peaks(name: str, adata: ad.AnnData) -> bool:
 
 
 def _with_var(adata: ad.AnnData, matrix: Any, var: pd.DataFrame) -> ad.AnnData:
-    """The cells of ``adata`` with another matrix and other features; layers and embeddings do not come along."""
-    result = ad.AnnData(matrix, obs=adata.obs, var=var)
-    result.uns = dict(adata.uns)
+    """The cells of ``adata`` with another matrix and names; layers and ``.raw`` stay only where X does."""
+    result = ad.AnnData(matrix, obs=adata.obs, var=var, uns=dict(adata.uns))
+    if matrix is adata.X:
+        result.layers = dict(adata.layers)
+        result.raw = adata.raw.to_adata() if adata.raw is not None else None
     return result

@@ -244,7 +244,8 @@ def write_h5mu(mdata: mu.MuData, path: Path | str, overwrite: bool = False) -> N
 def naming_full_disk(path: Path) -> Iterator[None]:
     """HDF5 reports a full disk as OSError or RuntimeError, mostly without an errno; the user gets one plain message."""
     hooks = sys.unraisablehook, sys.excepthook
-    sys.unraisablehook = sys.excepthook = lambda *_: None  # HDF5 complains at every handle it cannot flush
+    sys.unraisablehook = lambda _: None  # HDF5 complains at every handle it cannot flush, through both hooks
+    sys.excepthook = lambda *_: None
     try:
         yield
     except (OSError, RuntimeError) as error:
