@@ -58,6 +58,8 @@ def common(function: Function) -> Function:
         # Before numpy or torch is imported: oversubscribed threads made steps 5-10 times slower.
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
             os.environ[name] = str(threads)
+        # Waiting threads sleep: spinning ones took an epoch from 5 to 60 s where another job had the same cores.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         return function(*args, threads=threads, **kwargs)
 
     return wrapped
