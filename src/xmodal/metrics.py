@@ -1,7 +1,8 @@
 """The scores themselves: arrays in, numbers out.  What they mean and what chance is: docs/scores.md.
 
-Conventions: ``predicted`` is float32 (cells, features) on the scale of the truth; the truth comes through :class:`Matrix`,
-sparse or dense; a constant prediction correlates with nothing (0, not nan); nan means "cannot be scored".
+Conventions: ``predicted`` is float32 (cells, features) on the scale of the truth; the truth comes through
+:class:`Matrix`, sparse or dense; a constant prediction correlates with nothing (0, not nan); nan means "cannot be
+scored".
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def rmse(predicted: Array, truth: Matrix) -> float:
 def ranking(scores: Array, positive: Index) -> tuple[float, float]:
     """(AUROC, average precision) of one ranking: ``scores`` (n,), ``positive`` positions of the true ones.
 
-    Ties count half in AUROC; in average precision all of a tie are found together, as in scikit-learn.  (nan, nan) without
-    positives; AUROC is nan without negatives.
+    Ties count half in AUROC; in average precision all of a tie are found together, as in scikit-learn.  (nan, nan)
+    without positives; AUROC is nan without negatives.
     """
     n, n1 = len(scores), len(positive)
     if n1 == 0:
@@ -141,8 +142,8 @@ def within_type(
 ) -> float:
     """Pearson over cells of each feature inside each type, mean over features, then weighted by cells over types.
 
-    Types below ``min_cells`` cells and features that are not zero in fewer than ``min_open`` of them are left out; nan where
-    nothing is left.  Above 0: something beyond the type's mean was predicted.
+    Types below ``min_cells`` cells and features that are not zero in fewer than ``min_open`` of them are left out; nan
+    where nothing is left.  Above 0: something beyond the type's mean was predicted.
     """
     values, weights = [], []
     for label in np.unique(labels):

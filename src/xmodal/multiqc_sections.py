@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from xmodal.outputs import replacing, write_json
+from xmodal.outputs import replacing
 from xmodal.report_inputs import Inputs
-from xmodal.score_texts import HEADLINE, text_of
+from xmodal.score_texts import HEADLINE, SHORT, text_of
 
 PARENT = {
     "parent_id": "xmodal",
@@ -26,7 +27,9 @@ def write(folder: Path, inputs: Inputs, overwrite: bool = False) -> None:
     with replacing(folder, overwrite) as temporary:
         temporary.mkdir()
         for content in sections(inputs):
-            write_json(temporary / f"{content['id']}_mqc.json", content)
+            # Not sorted: MultiQC shows columns and categories in the order of the file.
+            path = temporary / f"{content['id']}_mqc.json"
+            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         if folder.is_dir():
             shutil.rmtree(folder)
 
@@ -49,7 +52,13 @@ def _results(inputs: Inputs) -> dict[str, dict[str, Any]]:
 def _header(score: str, hidden: bool = False) -> dict[str, Any]:
     text = text_of(score)
     scale = "RdYlGn-rev" if text.better == "lower" else "Blues"
-    return {"title": text.name, "description": text.says, "format": "{:,.3f}", "scale": scale, "hidden": hidden}
+    return {
+        "title": SHORT.get(score, text.name),
+        "description": text.says,
+        "format": "{:,.3f}",
+        "scale": scale,
+        "hidden": hidden,
+    }
 
 
 def general(inputs: Inputs) -> dict[str, Any]:
@@ -101,7 +110,7 @@ def bars(inputs: Inputs) -> dict[str, Any]:
         data = {k: v for k, v in data.items() if v}
         if data:
             shown.append(data)
-            labels.append({"name": text_of(score).name, "ylab": text_of(score).name})
+            labels.append({"name": SHORT[score], "ylab": text_of(score).name})
     return {
         "id": "xmodal_score_bars",
         **PARENT,

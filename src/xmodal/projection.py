@@ -31,8 +31,9 @@ class Picture:
 def project(predicted: Array, truth: Truth, most: int, seed: int) -> Picture | None:
     """UMAP fitted to true and predicted profiles together; None where there are too few cells.
 
-    The PCA is that of the true profiles.  Predictions vary less than measurements, so both sides are centred on their own
-    mean and scaled by one factor each: the picture shows direction (which type), never the amount; the variance ratio does.
+    The PCA is that of the true profiles.  Predictions vary less than measurements, so both sides are centred on their
+    own mean and scaled by one factor each: the picture shows direction (which type), never the amount; the variance
+    ratio does that.
     """
     count = len(truth.cells)
     if min(most, count) < FEWEST or len(truth.features) < 3:

@@ -29,7 +29,9 @@ def render(inputs: Inputs, title: str) -> str:
     environment = Environment(
         loader=PackageLoader("xmodal"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=report_words.number, score=report_words.score, plain=report_words.plain, shown=shown)
+    environment.filters.update(
+        number=report_words.number, score=report_words.score, plain=report_words.plain, shown=shown
+    )
     return environment.get_template("report.html.j2").render(**view(inputs, title))
 
 

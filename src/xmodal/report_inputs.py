@@ -1,4 +1,4 @@
-"""What a report is made of: folders of train and evaluate, JSON files of check and prepare.  Every part may be absent."""
+"""What a report is made of: folders of train and evaluate, JSON of check and prepare.  Every part may be absent."""
 
 from __future__ import annotations
 

@@ -10,19 +10,26 @@ from xmodal.score_texts import shown
 from xmodal.verdicts import Verdict
 
 GLOSSARY = {
-    "RNA, ATAC, protein": "What can be measured in a cell: which genes are read (RNA), which stretches of the genome are open "
+    "RNA, ATAC, protein": "What can be measured in a cell: which genes are read (RNA), which stretches of the "
+    "genome are open "
     "(ATAC, in 'peaks'), which proteins sit on its surface. Each is called a modality.",
-    "Prediction": "The values a model gives for a modality that was hidden from it, from another one of the same cells.",
-    "Training, validation, test cells": "A model learns from training cells; validation cells decide when to stop; test cells "
+    "Prediction": "The values a model gives for a modality that was hidden from it, from another one of the "
+    "same cells.",
+    "Training, validation, test "
+    "cells": "A model learns from training cells; validation cells decide when to stop; test cells "
     "are never seen before the scores are computed.",
     "Control": "A prediction so simple that a useful model must beat it.",
     "log1p CP10k": "The unit of RNA: counts per ten thousand of the cell, plus one, natural logarithm.",
     "Correlation": "From -1 to 1: do two lists of numbers rise and fall together? 0 means no relation.",
-    "AUROC": "Chance that a randomly drawn open case is ranked above a randomly drawn closed one. 0.5 is guessing, 1 is perfect.",
-    "Average precision (AUPRC)": "How pure the top of a ranking is; guessing gives the share of open cases (the prevalence).",
-    "Label transfer": "Each predicted cell is given the type whose average true profile it resembles most; the score is the "
+    "AUROC": "Chance that a randomly drawn open case is ranked above a randomly drawn closed one. 0.5 is "
+    "guessing, 1 is perfect.",
+    "Average precision "
+    "(AUPRC)": "How pure the top of a ranking is; guessing gives the share of open cases (the prevalence).",
+    "Label transfer": "Each predicted cell is given the type whose average true profile it resembles most; the "
+    "score is the "
     "share given the right type.",
-    "UMAP": "A map that puts similar profiles close together. Distances between far points, sizes and shapes of groups mean "
+    "UMAP": "A map that puts similar profiles close together. Distances between far points, sizes and shapes of "
+    "groups mean "
     "nothing.",
     "Checkpoint": "The file that holds a trained model (model.safetensors); its SHA-256 is its fingerprint.",
 }
@@ -77,7 +84,9 @@ def answer(inputs: Inputs, verdicts: list[Verdict]) -> list[str]:
 
 def _trained(part: Training) -> str:
     m, split = part.metrics, part.metrics.get("split") or {}
-    names = " and ".join(f"{shown(k)} ({number(v.get('features'))} features)" for k, v in (m.get("modalities") or {}).items())
+    names = " and ".join(
+        f"{shown(k)} ({number(v.get('features'))} features)" for k, v in (m.get("modalities") or {}).items()
+    )
     text = f"A {m.get('model') or 'model'} model was trained"
     text += f" on {number(split['train'])} cells" if "train" in split else ""
     text += f" in which {names} had been measured together" if names else ""
@@ -100,7 +109,8 @@ def _scored(part: Evaluation) -> list[str]:
     whole = part.metrics.get("settings", {}).get("cells") == "all"
     which = "cells" if whole else "held-out cells"
     return [
-        f"{_first(shown(name))} was predicted from {shown(str(t.get('source') or 'another modality'))} in {number(t.get('cells'))} {which} and compared with "
+        f"{_first(shown(name))} was predicted from {shown(str(t.get('source') or 'another modality'))} in "
+        f"{number(t.get('cells'))} {which} and compared with "
         f"what was measured in them, {number(t.get('features'))} features ({part.name})."
         for name, t in part.targets.items()
     ]
@@ -156,8 +166,9 @@ def _unaligned(target: dict[str, Any]) -> list[dict[str, str]]:
     found, rows = target.get("missing") or {}, []
     if found.get("missing"):
         first = ", ".join(map(str, found.get("first_missing") or []))
-        what = f"{number(found['missing'])} of {number(found.get('features'))} features the model knows are not in the input"
-        rows.append({"what": f"{what} and were taken as zero; the first: {first}", "level": "warning"})
+        share = f"{number(found['missing'])} of {number(found.get('features'))} features"
+        what = f"{share} the model knows are not in the input and were taken as zero; the first: {first}"
+        rows.append({"what": what, "level": "warning"})
     elif found:
         rows.append(
             {"what": f"all {number(found.get('features'))} features the model needs were in the input", "level": "note"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ScoreText:
-    """``name`` for people; ``says``: one sentence; ``better``: higher, lower, one or none; ``chance``: value of guessing."""
+    """``name`` for people, one sentence it ``says``, what is ``better``, and the value of guessing (``chance``)."""
 
     name: str
     says: str
@@ -18,13 +18,15 @@ class ScoreText:
 TEXTS = {
     "cell_pearson_centred": ScoreText(
         "Per-cell correlation, average taken out",
-        "For each cell: does the prediction say correctly which features are above and which below their average? Knowing the "
+        "For each cell: does the prediction say correctly which features are above and which below their "
+        "average? Knowing the "
         "average cell gives 0, perfect is 1.",
         chance=0.0,
     ),
     "gene_pearson": ScoreText(
         "Per-gene correlation",
-        "For each gene: do the cells predicted to have more of it really have more? 0 is chance, 1 is perfect; the mean over "
+        "For each gene: do the cells predicted to have more of it really have more? 0 is chance, 1 is perfect; "
+        "the mean over "
         "all genes seen in at least 5 test cells.",
         chance=0.0,
     ),
@@ -35,28 +37,33 @@ TEXTS = {
     ),
     "label_transfer": ScoreText(
         "Cells recognised as their type",
-        "Share of cells whose predicted profile looks most like the true mean profile of their own type. A prediction of the "
+        "Share of cells whose predicted profile looks most like the true mean profile of their own type. A "
+        "prediction of the "
         "wrong types scores low, however neat its clusters.",
     ),
     "label_transfer_macro": ScoreText(
         "Cells recognised as their type, mean over types",
-        "The same, with every type counting alike, so that rare types are not drowned. One over the number of types is chance.",
+        "The same, with every type counting alike, so that rare types are not drowned. One over the number of "
+        "types is chance.",
     ),
     "gene_pearson_within_type": ScoreText(
         "Per-gene correlation inside types",
-        "Per-gene correlation among the cells of one type: what is predicted beyond 'this is a neuron'. 0 is what the type's "
+        "Per-gene correlation among the cells of one type: what is predicted beyond 'this is a neuron'. 0 is "
+        "what the type's "
         "mean alone would reach.",
         chance=0.0,
     ),
     "peak_pearson_within_type": ScoreText(
         "Per-peak correlation inside types",
-        "Per-peak correlation among the cells of one type: what is predicted beyond the type's average. 0 is chance; much of "
+        "Per-peak correlation among the cells of one type: what is predicted beyond the type's average. 0 is "
+        "chance; much of "
         "what is above comes from sequencing depth.",
         chance=0.0,
     ),
     "cell_pearson": ScoreText(
         "Per-cell correlation",
-        "For each cell: correlation of predicted and true profile over all features. High even for the mean, since some genes "
+        "For each cell: correlation of predicted and true profile over all features. High even for the mean, "
+        "since some genes "
         "are always high: compare with the controls only.",
     ),
     "rmse_log1p": ScoreText(
@@ -66,13 +73,15 @@ TEXTS = {
     "rmse": ScoreText("Error (RMSE)", "Typical size of the error in the units of the data. Lower is better.", "lower"),
     "variance_ratio_hvg": ScoreText(
         "Predicted over true variation",
-        "How much the predictions vary between cells, against the measurements. 1 is the same; 0 is a flat prediction. Below 1 "
+        "How much the predictions vary between cells, against the measurements. 1 is the same; 0 is a flat "
+        "prediction. Below 1 "
         "is normal, since counting noise cannot be predicted.",
         "none",
     ),
     "peak_auroc": ScoreText(
         "Per-peak AUROC",
-        "For each peak: are cells in which it is open ranked above cells in which it is closed? 0.5 is chance, 1 is perfect.",
+        "For each peak: are cells in which it is open ranked above cells in which it is closed? 0.5 is chance, "
+        "1 is perfect.",
         chance=0.5,
     ),
     "peak_auprc": ScoreText(
@@ -87,7 +96,8 @@ TEXTS = {
     ),
     "cell_auroc": ScoreText(
         "Per-cell AUROC",
-        "For each cell: are its open peaks ranked above its closed ones? High even for the mean, since some peaks are open in "
+        "For each cell: are its open peaks ranked above its closed ones? High even for the mean, since some "
+        "peaks are open in "
         "most cells: compare with the controls only.",
     ),
     "cell_auprc": ScoreText(

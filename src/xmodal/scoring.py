@@ -23,7 +23,7 @@ MIN_DETECTED = 0.02  # share of training cells a highly variable gene is seen in
 
 @dataclass(frozen=True)
 class Types:
-    """Mean true training profile of each type with enough cells: ``means`` (types, features), ``overall`` (features,)."""
+    """Mean true training profile of each type with enough cells: (types, features), and ``overall`` (features,)."""
 
     names: npt.NDArray[np.str_]
     means: Floats
@@ -34,7 +34,7 @@ class Types:
 class Truth:
     """The cells to score: ``values`` (cells, features) on ``scale``, ``labels`` (cells,; "" where unknown) or None.
 
-    ``mean`` and ``variance`` (features,), ``top`` (indices of highly variable features) and ``types`` come from training cells.
+    ``mean`` (features,), ``top`` (indices of highly variable features) and ``types`` come from training cells.
     """
 
     scale: str
@@ -53,14 +53,14 @@ class Truth:
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of one prediction: ``overall`` by name, ``by_feature`` name -> (features,), nan where it cannot be scored."""
+    """Scores of one prediction: ``overall`` by name; ``by_feature`` (features,), nan where it cannot be scored."""
 
     overall: Scores
     by_feature: dict[str, Floats]
 
 
 def score(predicted: Array, truth: Truth, clusters: bool = False) -> Scored:
-    """All scores of ``predicted`` (cells, features; the order of ``truth``).  Scores that do not exist here are left out."""
+    """All scores of ``predicted`` (cells, features; in the order of ``truth``) that exist for this truth."""
     scored = _open_or_closed(predicted, truth) if truth.binary else _levels(predicted, truth)
     overall = {**scored.overall, **_by_label(predicted, truth)}
     if clusters:

@@ -113,8 +113,10 @@ def _strength(scores: dict[str, float]) -> str:
         value, text = scores[score], text_of(score)
         found = f"({text.name} {value:.2f}, where {text.chance:g} is guessing and 1 is perfect)"
         if value < weak:
-            return f"In absolute terms it is weak {found}: rely on averages over many cells or whole types, not on single cells."
+            return (
+                f"In absolute terms it is weak {found}: rely on averages over many cells or types, not on single cells."
+            )
         if value < strong:
-            return f"In absolute terms it is moderate {found}: good for cell types and trends, uncertain for single cells."
+            return f"In absolute terms it is moderate {found}: good for types and trends, uncertain for single cells."
         return f"In absolute terms it is strong {found}."
     return "Look at the scores of the features you care about before relying on it."
