@@ -374,3 +374,32 @@ def test_citeseq_and_40_cells() -> None:
     folder = REAL / "human_pbmc_multiome_40cells"
     mdata, _ = run({"rna": folder / "rna.h5ad", "atac": folder / "atac.h5ad"})
     assert mdata["rna"].shape == (40, 12685) and mdata["atac"].uns["genome"] == "hg38"
+
+
+def test_labels_of_any_kind_are_written(tmp_path: Path) -> None:
+    first, second = cells(GENES, 10), cells(GENES, 12, prefix="x")
+    first.obs["flag"], first.obs["size"] = [True, False] * 5, range(10)
+    second.obs["L2/3"], second.obs["mixed"] = "a", pd.Categorical([1, 2] * 6)
+    del first.obs["kind"]
+    files = [SampleFiles(n, {"rna": write(a, tmp_path / f"{n}.h5ad")}) for n, a in (("a", first), ("b", second))]
+    io.write_h5mu(prepare(files, PrepareSettings())[0], tmp_path / "o.h5mu")
+    obs = io.read_cells(tmp_path / "o.h5mu").obs
+    assert obs.loc["c001", "flag"] == False and pd.isna(obs.loc["x001", "flag"])  # noqa: E712
+    assert obs.loc["x001", "L2_3"] == "a" and obs.loc["x001", "mixed"] == "2" and obs.loc["c003", "size"] == 3
+
+
+def test_files_without_labels_and_other_order(tmp_path: Path) -> None:
+    rna, atac = cells(GENES)[::-1].copy(), cells(PEAKS)[:25].copy()
+    rna.obs = pd.DataFrame(index=rna.obs_names)
+    mdata, _ = run({"rna": write(rna, tmp_path / "r.h5ad"), "atac": write(atac, tmp_path / "a.h5ad")})
+    assert list(mdata.obs_names) == list(rna.obs_names) and mdata.obs.loc["c003", "donor"] == "d3"
+    assert mdata.obs["xmodal_split"].notna().all() and pd.isna(mdata.obs.loc["c027", "donor"])
+
+
+def test_names_of_other_programs(tmp_path: Path) -> None:
+    mu.set_options(pull_on_update=False)
+    mu.MuData({"prot": cells(["CD3", "CD4"]), "RNA": cells(GENES)}).write_h5mu(tmp_path / "m.h5mu")
+    mdata, _ = run({"h5mu": tmp_path / "m.h5mu"})
+    assert set(mdata.mod) == {"rna", "protein"} and mdata.obs["donor"].notna().all()
+    with pytest.raises(InputRefused, match="no name for a modality"):
+        run({"my-mod": write(cells(["CD3", "CD4"]), tmp_path / "x.h5ad")}, likelihood=("my-mod=nb",))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +177,10 @@ def _fit(read: list[mu.MuData], checkpoint: Path, findings: list[Finding]) -> di
     if fit and not fit["modalities"]:
         findings.append(Finding("error", checkpoint.name, "the checkpoint knows none of these modalities",
                                 "give cells of a modality it was trained on: xmodal models " + checkpoint.name))
-    for name, about in fit.get("modalities", {}).items():
-        findings += _misfit(name, about)
+    misfits = {name: _misfit(name, about) for name, about in fit.get("modalities", {}).items()}
+    usable = any(all(f.level != "error" for f in told) for told in misfits.values())
+    for told in misfits.values():  # one modality that fits is enough to predict from
+        findings += [replace(f, level="warning") if usable else f for f in told]
     return fit or None
 
 
@@ -223,10 +225,12 @@ def in_words(result: Check) -> str:
             lines.append("  split: " + ", ".join(f"{n} {p}" for p, n in sorted(about["split"].items())))
     if result.use:
         train = "yes" if result.use["train"] else f"no, {result.use['why_not']}"
-        lines.append(f"train a model on it: {train}")
+        lines += [f"train a model on it: {train}"] if result.checkpoint is None else []
         lines.append("predict from it: " + (", ".join(result.use["predict_from"]) or "no"))
     for name, m in (result.checkpoint or {}).get("modalities", {}).items():
-        lines.append(f"checkpoint: {name} can predict {', '.join(m.get('predicts', [])) or 'nothing'}")
+        share = f"{100 * m.get('alignment', {}).get('coverage', 0):.0f} %"
+        lines.append(f"checkpoint: {name} can predict {', '.join(m.get('predicts', [])) or 'nothing'}; {share} of the "
+                     "features it knows are there")
     lines += [f"{f.level}: {f}" for f in result.findings]
     return "\n".join(lines)
 

@@ -160,9 +160,9 @@ def check_cells(mdata: MuData, training: bool = True) -> list[Finding]:
         findings.append(Finding("error", "cells", "there is one cell only", "give a file with more cells"))
     if len(mdata.mod) < 2:
         only = ", ".join(mdata.mod)
-        findings.append(Finding("warning", "modalities", f"there is one modality only ({only})",
-                                "it can be predicted from, but no model can be trained on it alone"))
-        return findings
+        told = Finding("warning", "modalities", f"there is one modality only ({only})",
+                       "it can be predicted from, but no model can be trained on it alone")
+        return [*findings, told] if training else findings
     if training:
         findings += check_pairing({name: part.obs_names for name, part in mdata.mod.items()})
     return findings

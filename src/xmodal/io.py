@@ -26,6 +26,8 @@ from xmodal.intervals import split_peaks
 
 log = logging.getLogger(__name__)
 FEATURE_TYPES = {"Gene Expression": RNA, "Peaks": ATAC, "Antibody Capture": PROTEIN}
+ALSO_CALLED = {"rna": RNA, "gex": RNA, "gene expression": RNA, "expression": RNA, "atac": ATAC, "peaks": ATAC,
+               "protein": PROTEIN, "prot": PROTEIN, "adt": PROTEIN, "antibody capture": PROTEIN}
 ENDINGS = {"h5ad": (".h5ad",), "h5mu": (".h5mu",), "10x h5": (".h5", ".hdf5")}
 # Families of gene names that no antibody panel uses; three of them make a list of features a list of genes.
 GENES = (r"^(?:ENS[A-Z]*G\d{6,}.*|LINC\d+|TMEM\d+[A-Z]?|SLC\d+[A-Z]\d+|ZNF\d+|FAM\d+[A-Z]\d?|RP[LS]\d+[A-Z]?|COL\d+A\d+"
@@ -54,7 +56,7 @@ def read_cells(path: Path | str, modality: str | None = None) -> mu.MuData:
     with refusing(path):
         if kind == "h5mu":
             read = mu.read_h5mu(path)
-            parts, shared = dict(read.mod), read
+            parts, shared = _by_usual_name(read)
         else:
             adata = _read_10x(path) if kind == "10x h5" else ad.read_h5ad(path)
             parts, shared = _by_feature_type(adata, modality), None
@@ -66,6 +68,20 @@ def read_cells(path: Path | str, modality: str | None = None) -> mu.MuData:
         with refusing(path):
             _as_csr(part, f"{path} (modality {name})" if len(parts) > 1 else str(path))
     return joined(parts, shared)
+
+
+def _by_usual_name(mdata: mu.MuData) -> tuple[dict[str, ad.AnnData], mu.MuData]:
+    """Other programs' names of modalities (``prot``, ``gex``, ``RNA``) become rna, atac and protein."""
+    names = {n: ALSO_CALLED.get(n.lower(), n) for n in mdata.mod}
+    if list(names) == list(names.values()) or len(set(names.values())) < len(names):
+        return dict(mdata.mod), mdata
+    log.info("modalities are taken as %s", ", ".join(f"{old} = {new}" for old, new in names.items()))
+    parts = {names[n]: part for n, part in mdata.mod.items()}
+    renamed = mu.MuData(parts)
+    renamed.obs = mdata.obs.reindex(renamed.obs_names).rename(
+        columns=lambda c: next((f"{new}:{c[len(n) + 1:]}" for n, new in names.items() if c.startswith(f"{n}:")), c))
+    renamed.uns = dict(mdata.uns)
+    return parts, renamed
 
 
 def joined(parts: dict[str, ad.AnnData], shared: mu.MuData | None = None) -> mu.MuData:

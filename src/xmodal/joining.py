@@ -40,9 +40,8 @@ def join(samples: list[Sample], peaks: set[str]) -> tuple[dict[str, ad.AnnData],
             same = _same_peaks if name in peaks else _same_features
             facts[name] = same(name, having)
         parts[name] = _stack([s.parts[name] for s in having])
-    labels = pd.concat([_labels(s) for s in samples])
-    text = [c for c in labels if labels[c].dtype == object]
-    return parts, labels.astype({c: "category" for c in text if _is_text(labels[c])}), facts
+    labels = pd.concat([_labels(s, alone=len(samples) == 1) for s in samples])
+    return parts, writable(labels), facts
 
 
 def one_genome(samples: list[Sample], modalities: set[str], given: str | None) -> str | None:
@@ -80,17 +79,29 @@ def _prefixed(index: pd.Index, taken: set[str], name: str) -> pd.Index:
     return pd.Index([f"{name}_{i}" if i in taken else i for i in index], dtype=object)
 
 
-def _labels(sample: Sample) -> pd.DataFrame:
+def _labels(sample: Sample, alone: bool) -> pd.DataFrame:
     labels = sample.labels.copy()
-    if SAMPLE not in labels:
+    if SAMPLE not in labels or (not alone and labels[SAMPLE].nunique() < 2):
         labels[SAMPLE] = sample.name
-    for column in labels.columns[labels.dtypes == "category"]:
+    for column in labels.columns[labels.dtypes == "category"] if not alone else []:
         labels[column] = labels[column].astype(object)  # categories of several samples do not concatenate
     return labels
 
 
-def _is_text(values: pd.Series) -> bool:
-    return bool(values.dropna().map(lambda v: isinstance(v, str)).all())
+def writable(labels: pd.DataFrame) -> pd.DataFrame:
+    """Columns as HDF5 can hold them: text and mixtures as categories, truth values with gaps as nullable booleans.
+
+    A ``/`` in a column's name would nest silently and becomes ``_``.
+    """
+    labels = labels.rename(columns={c: str(c).replace("/", "_") for c in labels.columns})
+    labels = labels.loc[:, ~labels.columns.duplicated()].drop(columns="_index", errors="ignore")
+    for column in labels.columns:
+        values = labels[column]
+        if values.dtype == object and values.dropna().map(lambda v: isinstance(v, bool)).all() and values.notna().any():
+            labels[column] = values.astype("boolean")
+        elif values.dtype == object or values.dtype.kind in "mM":
+            labels[column] = values.astype(object).where(values.isna(), values.astype(str)).astype("category")
+    return labels
 
 
 def _stack(parts: list[ad.AnnData]) -> ad.AnnData:

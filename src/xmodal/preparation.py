@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from xmodal.prepare_settings import PrepareSettings, parse_likelihoods
 from xmodal.samples import Sample, SampleFiles, load, one_modality
 
 log = logging.getLogger(__name__)
+NAME = re.compile(r"\w+", re.ASCII)
 
 
 def prepare(files: list[SampleFiles], settings: PrepareSettings, seed: int = 0) -> tuple[mu.MuData, dict[str, Any]]:
@@ -75,6 +77,9 @@ def _check(samples: list[Sample], settings: PrepareSettings) -> tuple[dict[str, 
     for sample in samples:
         for name, part in sample.parts.items():
             where = sample.where[name]
+            if not NAME.fullmatch(name):
+                what = f"'{name}' is no name for a modality"
+                findings.append(Finding("error", where, what, "use letters, digits and _"))
             try:
                 kind = contracts.resolve_likelihood(name, part, given.get(name) or sample.likelihoods.get(name))
                 if kinds.setdefault(name, kind) != kind:

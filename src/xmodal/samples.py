@@ -62,13 +62,18 @@ def load(files: SampleFiles, layer: str | None = None) -> Sample:
             sample.where[name] = f"{path} ({name})"
             sample.genomes[name] = genome_of(mdata, name)
             remember_likelihood(sample, name, mdata.uns.get(UNS))
-        if sample.labels.empty:
-            sample.labels = mdata.obs
-        elif mdata.obs_names.is_unique and sample.labels.index.is_unique:
-            sample.labels = sample.labels.combine_first(mdata.obs)
+        sample.labels = mdata.obs if len(sample.labels.index) == 0 else _all_labels(sample.labels, mdata.obs)
     if layer:
         use_layer(sample, layer)
     return sample
+
+
+def _all_labels(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Labels of two files: the first one's win, cells in the order of the first, then those new in the second."""
+    if not (first.index.is_unique and second.index.is_unique):
+        return first  # refused by the contracts
+    order = first.index.append(second.index.difference(first.index, sort=False))
+    return first.combine_first(second).reindex(order)[[*first, *(c for c in second if c not in first)]]
 
 
 def remember_likelihood(sample: Sample, name: str, written: object) -> None:
