@@ -29,8 +29,9 @@ def nextflow(folder: Path, *args: str, timeout: int = 300) -> subprocess.Complet
         "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
     }
+    command = [nextflow_command(), *args]
     return subprocess.run(
-        [nextflow_command(), *args], cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
     )
 
 

@@ -1,4 +1,4 @@
-"""The pipeline, run by a real Nextflow: the test profile, resume, stub, shards, and a module alone in a foreign pipeline."""
+"""The pipeline, run by a real Nextflow: test profile, resume, stub, shards, a module alone in a foreign pipeline."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from helpers_nextflow import ROOT, TESTDATA, count, nextflow, pipeline, succeeded
 
 pytestmark = pytest.mark.nextflow
@@ -108,7 +109,8 @@ FOREIGN = """
 include { XMODAL_PREPARE } from './modules/crossmodal/xmodal/prepare/main'
 
 workflow {
-    XMODAL_PREPARE(channel.of([[id: 'theirs'], 'sample,rna,atac\\ntheirs,input1/rna.h5ad,input2/atac.h5ad', [file(params.rna), file(params.atac)]]))
+    sheet = 'sample,rna,atac\\ntheirs,input1/rna.h5ad,input2/atac.h5ad'
+    XMODAL_PREPARE(channel.of([[id: 'theirs'], sheet, [file(params.rna), file(params.atac)]]))
     XMODAL_PREPARE.out.h5mu.view { meta, h5mu -> "GOT ${meta.id} ${h5mu.name}" }
     XMODAL_PREPARE.out.versions_xmodal.view { row -> "VERSION ${row.join(' ')}" }
 }
@@ -120,14 +122,15 @@ def test_a_module_works_alone_in_a_foreign_pipeline(tmp_path: Path) -> None:
     target = tmp_path / "modules/crossmodal/xmodal/prepare"
     shutil.copytree(ROOT / "modules/crossmodal/xmodal/prepare", target)
     (tmp_path / "main.nf").write_text(FOREIGN)
-    run = nextflow(tmp_path, "run", "main.nf", "--rna", str(TESTDATA / "rna.h5ad"), "--atac", str(TESTDATA / "atac.h5ad"))
+    files = ("--rna", str(TESTDATA / "rna.h5ad"), "--atac", str(TESTDATA / "atac.h5ad"))
+    run = nextflow(tmp_path, "run", "main.nf", *files)
     succeeded(run)
     assert "GOT theirs theirs.h5mu" in run.stdout and "VERSION XMODAL_PREPARE xmodal 0" in run.stdout
 
 
 PROFILES = (
-    "standard", "test", "test_full", "demo", "gpu", "docker", "podman", "singularity", "apptainer", "conda", "offline", "slurm",
-    "k8s", "awsbatch", "google_batch", "test,gpu,docker", "test,offline,podman", "gpu,slurm,singularity",
+    "standard", "test", "test_full", "demo", "gpu", "docker", "podman", "singularity", "apptainer", "conda", "offline",
+    "slurm", "k8s", "awsbatch", "google_batch", "test,gpu,docker", "test,offline,podman", "gpu,slurm,singularity",
 )
 
 

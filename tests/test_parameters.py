@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from helpers_nextflow import TESTDATA, pipeline, succeeded
 
 pytestmark = pytest.mark.nextflow
@@ -111,8 +112,10 @@ def test_a_sheet_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
     sheets.mkdir()
     for name in ("rna.h5ad", "atac.h5ad"):
         (sheets / name).write_bytes((TESTDATA / name).read_bytes())
-    (sheets / "sheet.csv").write_bytes('\ufeffsample,"role",rna,atac\r\n"s",train,rna.h5ad,"atac.h5ad"\r\n\r\n'.encode())
-    succeeded(pipeline(tmp_path, "--input", "sheets/sheet.csv", "--outdir", "out", "-stub", "--skip_multiqc", "-profile", "test"))
+    text = '\ufeffsample,"role",rna,atac\r\n"s",train,rna.h5ad,"atac.h5ad"\r\n\r\n'
+    (sheets / "sheet.csv").write_bytes(text.encode())
+    options = ("--outdir", "out", "-stub", "--skip_multiqc", "-profile", "test")
+    succeeded(pipeline(tmp_path, "--input", "sheets/sheet.csv", *options))
 
 
 def test_help_lists_every_parameter(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+
 from helpers_nextflow import ROOT
 
 SCHEMA = json.loads((ROOT / "nextflow_schema.json").read_text())

@@ -12,14 +12,16 @@ from pathlib import Path
 import click
 import pytest
 import yaml
-from helpers_nextflow import ROOT
 
+from helpers_nextflow import ROOT
 from xmodal import __version__
 from xmodal.commands import COMMANDS
 
 MODULES = ROOT / "modules" / "crossmodal" / "xmodal"
 WRAPPED = [c.name for c in COMMANDS if c.module]
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+NEEDED = ("task.ext.args ?: ''", "task.ext.prefix ?:", "task.ext.when == null", 'conda "${moduleDir}/environment.yml"')
+FOREIGN = ("projectDir", "template ", "launchDir", "params.")
 VERSION = """tuple val("${task.process}"), val('xmodal'), eval("xmodal --version | sed 's/.* //'")"""
 
 
@@ -55,16 +57,15 @@ def problems(name: str, text: str, command: click.Command) -> list[str]:
     found += [f"{flag} is not given" for flag in ("--threads", "--device") if flag not in passed]
     if "--threads ${task.cpus}" not in script:
         found.append("threads are not those of the task")
-    if ("task.accelerator" in text) != ("label 'process_gpu'" in text) or ("--device ${device}" in script) != ("process_gpu" in text):
+    on_gpu = {"task.accelerator" in text, "label 'process_gpu'" in text, "--device ${device}" in script}
+    if len(on_gpu) > 1:
         found.append("device, image and label do not agree on the GPU")
     if not re.search(rf'container "[^\n]*ghcr\.io/crossmodal/xmodal:{re.escape(__version__)}["\']', text):
         found.append("the image is not the one of this version")
-    for needed in ("task.ext.args ?: ''", "task.ext.prefix ?:", "task.ext.when == null", 'conda "${moduleDir}/environment.yml"'):
-        if needed not in text:
-            found.append(f"{needed} is missing")
+    found += [f"{needed} is missing" for needed in NEEDED if needed not in text]
     if VERSION not in text or "topic: versions" not in text:
         found.append("the version does not go to the topic")
-    found += [f"{word} does not travel with the module" for word in ("projectDir", "template ", "launchDir", "params.") if word in text]
+    found += [f"{word} does not travel with the module" for word in FOREIGN if word in text]
     return found
 
 
@@ -103,7 +104,8 @@ def in_words(text: str) -> set[str]:
 @pytest.mark.parametrize("name", WRAPPED)
 def test_every_input_is_described(name: str) -> None:
     meta = yaml.safe_load((MODULES / name / "meta.yml").read_text())
-    described = {key for group in meta["input"] for item in (group if isinstance(group, list) else [group]) for key in item}
+    groups = [group if isinstance(group, list) else [group] for group in meta["input"]]
+    described = {key for group in groups for item in group for key in item}
     assert described == in_words(module(name))
 
 
@@ -157,7 +159,8 @@ def test_the_pipeline_passes_only_options_that_commands_have() -> None:
 def test_a_subworkflow_lists_its_modules(name: str) -> None:
     folder = ROOT / "subworkflows" / "crossmodal" / name
     text = (folder / "main.nf").read_text()
-    included = re.findall(r"include \{ XMODAL_(\w+) +\} from '\.\./\.\./\.\./modules/crossmodal/xmodal/(\w+)/main'", text)
+    include = r"include \{ XMODAL_(\w+) +\} from '\.\./\.\./\.\./modules/crossmodal/xmodal/(\w+)/main'"
+    included = re.findall(include, text)
     assert included and all(process == command.upper() for process, command in included)
     components = yaml.safe_load((folder / "meta.yml").read_text())["components"]
     assert components == sorted(f"xmodal/{command}" for _, command in included)

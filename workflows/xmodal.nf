@@ -79,8 +79,9 @@ workflow XMODAL {
 
     if (!val_options.skip_multiqc) {
         MULTIQC(
-            XMODAL_REPORT.out.mqc.map { _meta, files -> files }.mix(ch_versions).collect(),
+            XMODAL_REPORT.out.mqc.map { _meta, files -> files },
             val_options.multiqc_configs,
+            ch_versions,
         )
     }
     else {

@@ -5,12 +5,13 @@ process MULTIQC {
     container 'community.wave.seqera.io/library/multiqc:1.32--d58f60e4deb769bf'
 
     input:
-    path files, stageAs: '?/*'
-    path configs, stageAs: 'config/?/*'
+    path files, stageAs: 'sections?/*'
+    path configs, stageAs: 'config?/*'
+    path versions, stageAs: 'software_mqc_versions.yml'
 
     output:
     path 'multiqc_report.html', emit: report
-    path 'multiqc_data'       , emit: data
+    path 'multiqc_report_data', emit: data
     // Not to the topic: what this reads holds the versions, so it would wait for itself.
     tuple val("${task.process}"), val('multiqc'), eval("multiqc --version | sed 's/.* //'"), emit: versions
 
@@ -31,7 +32,7 @@ process MULTIQC {
 
     stub:
     """
-    mkdir multiqc_data
-    touch multiqc_data/.stub multiqc_report.html
+    mkdir multiqc_report_data
+    touch multiqc_report_data/.stub multiqc_report.html
     """
 }
