@@ -83,3 +83,28 @@ def test_cortex() -> None:
     about = result.files[0]
     assert result.ok and about["paired"] == 7844 and about["labels"]["batch"] == 9
     assert about["modalities"]["rna"]["depth_median"] == 245 and about["modalities"]["atac"]["depth_median"] == 81
+
+
+def test_how_cells_fit_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xmodal import prediction
+
+    def fit(coverage: float, genome: str, level: str) -> dict[str, Any]:
+        return {
+            "alignment": {"coverage": coverage, "first_missing": ["A"]},
+            "enough": coverage > 0.5,
+            "genome": {"input": "hg38", "checkpoint": genome},
+            "novelty": {"level": level, "unlike": 0.8},
+            "predicts": ["rna"],
+        }
+
+    rna, atac = pair(tmp_path)
+    about = {"atac": fit(0.1, "mm10", "refused")}
+    monkeypatch.setattr(prediction, "preview", lambda mdata, path: {"modalities": about})
+    bad = check([(None, atac)], checkpoint=tmp_path / "m.safetensors")
+    assert [f.level for f in bad.findings] == ["error"] * 3 and "10 % of" in bad.findings[0].what
+    about["rna"] = fit(1.0, "hg38", "fine")
+    good = check([(None, rna)], checkpoint=tmp_path / "m.safetensors")
+    assert good.ok and [f.level for f in good.findings] == ["warning"] * 3
+    assert "rna can predict rna; 100 %" in call(rna, "--checkpoint", tmp_path / "m.safetensors").stdout
+    about.clear()
+    assert "knows none" in str(check([(None, rna)], checkpoint=tmp_path / "m.safetensors").findings)

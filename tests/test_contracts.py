@@ -60,7 +60,7 @@ def test_good_counts_pass() -> None:
         (put(float("inf")), "infinite"),
         (put(0.5), "not whole numbers"),
         (lambda: logged(counts()), "looks log-normalised"),
-        (lambda: with_names(obs=["c0"] * 2 + [f"x{i}" for i in range(28)]), "obs_names. are duplicated: 1 names, 'c0'"),
+        (lambda: with_names(obs=["c0"] * 2 + [f"x{i}" for i in range(28)]), "obs_names. are duplicated: 1 name, 'c0'"),
         (lambda: with_names(var=["g"] * 12), "feature names are duplicated"),
     ],
 )

@@ -66,5 +66,8 @@ def test_the_files_own_split() -> None:
     assert (series[60:] == "test").all()
     with pytest.raises(InputRefused, match="'holdout'"):
         splits.from_file(obs().assign(xmodal_split="holdout"), seed=0)
+    table.loc["c0", "xmodal_split"] = None
+    with pytest.raises(InputRefused, match="1 cells have no value"):
+        splits.from_file(table, seed=0)
     with pytest.raises(InputRefused, match="no cell is marked train"):
         splits.from_file(obs().assign(xmodal_split="test"), seed=0)

@@ -109,7 +109,7 @@ def _names(adata: AnnData, where: str, summed: bool) -> Iterator[Finding]:
 
 def _twice(index: pd.Index) -> str:
     names = index[index.duplicated()].unique()
-    return f"{len(names)} names, {_shown(names)}"
+    return f"{len(names)} name{'s' * (len(names) > 1)}, {_shown(names)}"
 
 
 def _values(name: str, adata: AnnData, needs_counts: bool, where: str) -> Iterator[Finding]:

@@ -65,9 +65,11 @@ def assign(
 def from_file(obs: pd.DataFrame, seed: int, valid_fraction: float = 0.1) -> tuple[pd.Series, dict[str, Any]]:
     """The split a file brings in ``obs["xmodal_split"]``; without ``valid``, cells of train are drawn for it."""
     parts = obs[SPLIT].astype(object).to_numpy(copy=True)
-    odd = sorted({str(p) for p in parts} - set(PARTS))
-    if odd:
-        raise InputRefused(f"it holds {', '.join(repr(o) for o in odd[:5])}", where=f"obs['{SPLIT}']",
+    gaps = int(pd.isna(parts).sum())
+    odd = sorted({str(p) for p in parts[~pd.isna(parts)]} - set(PARTS))
+    if odd or gaps:
+        what = f"it holds {', '.join(repr(o) for o in odd[:5])}" if odd else f"{gaps} cells have no value"
+        raise InputRefused(what, where=f"obs['{SPLIT}']",
                            do="write train, valid or test for every cell, or give --split-by COLUMN or --split random")
     facts: dict[str, Any] = {"source": "file", "seed": seed, "by": None, "groups": {}}
     if not (parts == TRAIN).any():
