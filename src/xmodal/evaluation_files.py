@@ -26,35 +26,31 @@ DIGITS = 5
 UMAP_COLUMNS = ["target", "cell", "kind", "umap1", "umap2", "label"]
 
 
-def write(
-    folder: Path,
-    targets: Sequence[Target],
-    mdata: MuData,
-    settings: EvaluationSettings,
-    *,
-    seed: int,
-    timing: dict[str, Any],
-    overwrite: bool,
+def results(
+    targets: Sequence[Target], mdata: MuData, settings: EvaluationSettings, seed: int, timing: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write everything into ``folder`` at once, and return the content of metrics.json."""
-    from xmodal import figures
-
-    content = {
+    """Content of metrics.json."""
+    return {
         "targets": {t.name: describe(t, settings) for t in targets},
         "split": _split(mdata),
         "settings": {**settings.model_dump(mode="json"), "seed": seed},
         "timing": timing,
     }
-    scores, features = scores_table(targets), features_table(targets)
+
+
+def write(folder: Path, targets: Sequence[Target], content: dict[str, Any], overwrite: bool) -> None:
+    """Write everything into ``folder`` at once; ``content`` is that of metrics.json."""
+    from xmodal import figures
+
+    tables = {"scores": scores_table(targets), "features": features_table(targets)}
     with replacing(folder, overwrite) as temporary:
         temporary.mkdir()
-        umap = umap_table(targets, settings.umap_cells, seed)
+        tables["umap"] = umap_table(targets, content["settings"]["umap_cells"], content["settings"]["seed"])
         write_json(temporary / fields.METRICS_FILE, content)
-        for name, frame in (("scores", scores), ("features", features), ("umap", umap)):
+        for name, frame in tables.items():
             frame.to_csv(temporary / f"{name}.tsv", sep="\t", index=False, lineterminator="\n")
-        figures.write_all(temporary, content, features, umap)
+        figures.write_all(temporary, content, tables["features"], tables["umap"])
         _make_room(folder, overwrite)
-    return content
 
 
 def _make_room(folder: Path, overwrite: bool) -> None:

@@ -7,7 +7,7 @@ scored".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -158,16 +158,19 @@ def within_type(
     return float(np.average(values, weights=weights)) if values else float("nan")
 
 
-def nearest_type(profiles: npt.NDArray[Any], means: Floats, overall: Floats) -> Index:
-    """The type each cell of ``profiles`` (cells, features) resembles most, as a row of ``means`` (types, features).
+def nearest_type(profiles: Iterable[npt.NDArray[Any]], means: Floats, overall: Floats) -> Index:
+    """The type each cell resembles most, as a row of ``means`` (types, features); ``profiles``: blocks of cells.
 
     Cosine after each side's own overall mean was taken out, so that an offset of the prediction does not count.
     """
     centred = means - overall
     directions = (centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)).T
-    own = profiles.mean(0, dtype=np.float64)
-    nearest = [(profiles[s] - own) @ directions for s in blocks(len(profiles))]
-    return np.concatenate(nearest).argmax(1)
+    total, projected = np.zeros(len(overall)), []
+    for block in profiles:
+        total += block.sum(0, dtype=np.float64)
+        projected.append(block @ directions)
+    along = np.concatenate(projected)
+    return (along - total / len(along) @ directions).argmax(1)
 
 
 def variance_ratio(predicted: Array, truth: Matrix, top: int = 200) -> float:

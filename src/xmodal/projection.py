@@ -66,8 +66,8 @@ def _reduced(predicted: Array, truth: Truth, cells: npt.NDArray[np.int64], seed:
 
     seen = truth.values.nonzero()
     chosen = np.sort(np.argsort(-seen, kind="stable")[:MOST_FEATURES])
-    true = profile(truth.values.rows(cells)[:, chosen], truth.scale, truth.mean[chosen]).astype(np.float32)
-    guess = profile(predicted[cells][:, chosen], truth.scale, truth.mean[chosen]).astype(np.float32)
+    true = profile(truth.values.subset(cells).columns(chosen), truth.scale, truth.mean[chosen]).astype(np.float32)
+    guess = profile(predicted[np.ix_(cells, chosen)], truth.scale, truth.mean[chosen]).astype(np.float32)
     components = min(COMPONENTS, len(cells) - 1, len(chosen) - 1)
     pca = PCA(components, svd_solver="randomized", random_state=seed).fit(true)
     return _standard(pca.transform(true)), _standard((guess - guess.mean(0)) @ pca.components_.T)

@@ -160,8 +160,8 @@ def _by_label(predicted: Array, truth: Truth) -> Scores:
     feature = "peak" if truth.binary else "gene"
     out = {f"{feature}_pearson_within_type": metrics.within_type(own, values, labels)}
     if truth.types is not None:
-        nearest = metrics.nearest_type(profile(own, truth.scale, truth.mean), truth.types.means, truth.types.overall)
-        guess = truth.types.names[nearest]
+        parts = (profile(own[s], truth.scale, truth.mean) for s in metrics.blocks(len(own)))
+        guess = truth.types.names[metrics.nearest_type(parts, truth.types.means, truth.types.overall)]
         hit = guess == labels
         per_type = [hit[labels == t].mean() for t in truth.types.names if (labels == t).sum() >= MIN_TYPE]
         out |= {"label_transfer": float(hit.mean()), "label_transfer_macro": mean_of(per_type)}

@@ -64,8 +64,7 @@ def command(
     mdata = io.read_cells(truth)
     targets = evaluation.evaluate(mdata, files, settings, rest["seed"])
     timing = {"evaluate_s": round(time.monotonic() - start, 2), "threads": rest["threads"]}
-    content = evaluation_files.write(
-        output_dir, targets, mdata, settings, seed=rest["seed"], timing=timing, overwrite=rest["overwrite"]
-    )
+    content = evaluation_files.results(targets, mdata, settings, rest["seed"], timing)
+    evaluation_files.write(output_dir, targets, content, rest["overwrite"])
     for line in evaluation_files.summary(content):
         click.echo(line)
