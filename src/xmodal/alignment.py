@@ -85,7 +85,8 @@ def require_coverage(report: Alignment, minimum: float) -> None:
     if report.coverage < minimum:
         raise InputRefused(
             f"only {report.coverage:.1%} of the {report.features} {report.modality} features of the checkpoint are in the "
-            f"input (at least {minimum:.0%} are needed); missing: {', '.join(report.first_missing)}, ...{report.hint}",
+            f"input (at least {minimum:.0%} are needed); missing: {', '.join(report.first_missing)}"
+            f"{' and more' if report.missing > SHOWN else ''}{report.hint}",
             do="use a checkpoint trained on such features, or accept it with --min-coverage",
         )
 
@@ -134,8 +135,9 @@ def _unversioned(gene: str) -> str:
 
 def _hint(names: list[str], modality: Modality) -> str:
     """Why nearly nothing matches, where that can be told."""
-    lower = {f.lower() for f in modality.features}
-    if sum(n.lower() in lower for n in names) > len(modality) / 2:
+    known, lower = set(modality.features), {f.lower() for f in modality.features}
+    alike = len({n.lower() for n in names} & lower)
+    if alike >= 10 and alike > 3 * sum(n in known for n in names):
         return " (they match when upper and lower case are ignored: is this another species?)"
     if names and names[0].startswith("ENS") and not modality.features[0].startswith("ENS"):
         return " (the input has Ensembl ids, the checkpoint gene symbols: run xmodal prepare with --gene-table)"

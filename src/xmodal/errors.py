@@ -24,7 +24,8 @@ class InputRefused(XmodalError):
     def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
         self.what, self.where, self.do = what.rstrip("."), where, do.rstrip(".")
         text = f"{where}: {self.what}" if where else self.what
-        super().__init__(f"{text}. What to do: {self.do}" if do else text)
+        stop = "" if text.endswith(("?", "!")) else "."
+        super().__init__(f"{text}{stop} What to do: {self.do}" if do else text)
 
 
 class UsageRefused(XmodalError):

@@ -1,7 +1,7 @@
 """CrossMP: two encoders, one latent, two decoders, four paths (Genes 2024, 15(7):882), for any two or more modalities.
 
-Peaks are encoded chromosome by chromosome, beside a gene-activity branch (peaks summed over genes with a 10 kb decay); every
-modality is decoded from every modality's latent, its own included.
+Peaks are encoded together or chromosome by chromosome, beside a gene-activity branch (peaks summed over genes with a 10 kb
+decay); every modality is decoded from every modality's latent, its own included.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class CrossMPSettings(GradientSettings):
     latent: int = Field(16, ge=1, description="Dimensions of the latent.")
     block_hidden: int = Field(32, ge=2, description="Hidden width of one chromosome's encoder and decoder.")
     block_latent: int = Field(16, ge=1, description="What one chromosome passes on.")
-    split_chromosomes: bool = Field(True, description="Encode and decode peaks chromosome by chromosome.")
+    split_chromosomes: bool = Field(False, description="Encode and decode peaks chromosome by chromosome, as the paper does.")
     gene_activity: bool = Field(True, description="Use the gene-activity branch where links are known.")
     rna_likelihood: Literal["nb", "zinb"] = Field("nb", description="Likelihood of counts of a modality 'nb'.")
     binary_weight: float = Field(1.33, gt=0, description="Weight of the losses of binary modalities.")
     input_dropout: float = Field(0.5, ge=0, lt=1, description="Share of input features hidden in training.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of hidden layers.")
+    dropout: float = Field(0.3, ge=0, lt=1, description="Dropout of hidden layers.")
     calibrate: bool = Field(True, description="Bring predictions to the measured scale on held-out cells.")
 
 
