@@ -25,8 +25,21 @@ REAL = Path(os.environ.get("XMODAL_REAL_DATA", HERE.parents[1] / "shared" / "dat
 XMODAL = str(Path(sys.executable).with_name("xmodal"))
 log = logging.getLogger("benchmark")
 SHOWN = {
-    "rna": ("gene_pearson", "gene_pearson_top_hvg", "cell_pearson_centred", "label_transfer_macro", "gene_pearson_within_type", "variance_ratio_hvg"),
-    "atac": ("peak_auroc", "peak_auprc_over_prevalence", "label_transfer_macro", "peak_pearson_within_type", "cell_auroc"),
+    "rna": (
+        "gene_pearson",
+        "gene_pearson_top_hvg",
+        "cell_pearson_centred",
+        "label_transfer_macro",
+        "gene_pearson_within_type",
+        "variance_ratio_hvg",
+    ),
+    "atac": (
+        "peak_auroc",
+        "peak_auprc_over_prevalence",
+        "label_transfer_macro",
+        "peak_pearson_within_type",
+        "cell_auroc",
+    ),
 }
 BEATS = {"rna": SHOWN["rna"][:1] + SHOWN["rna"][2:4], "atac": ("peak_auroc", "label_transfer_macro")}
 METHODS = ("mean", "depth", "linear", "crossmp")
@@ -39,17 +52,45 @@ def xmodal(*args: object) -> None:
 def one(prepared: Path, folder: Path, more: list[str], label: str | None, seed: int) -> dict[str, Any]:
     """Train, predict both ways and evaluate once; the evaluation's and the training's metrics."""
     threads = ["--threads", ARGS.threads]
-    xmodal("train", prepared, "--output-dir", folder / "model", "--seed", seed, *threads, *more, *[f"--set={s}" for s in ARGS.set])
+    xmodal(
+        "train",
+        prepared,
+        "--output-dir",
+        folder / "model",
+        "--seed",
+        seed,
+        *threads,
+        *more,
+        *[f"--set={s}" for s in ARGS.set],
+    )
     scored = []
     for source, target in (("atac", "rna"), ("rna", "atac")):
         out = folder / f"{target}.h5ad"
-        xmodal("predict", prepared, "--from", source, "--to", target, "--split", "test", "--checkpoint", folder / "model/model.safetensors", "--output", out, *threads)
+        xmodal(
+            "predict",
+            prepared,
+            "--from",
+            source,
+            "--to",
+            target,
+            "--split",
+            "test",
+            "--checkpoint",
+            folder / "model/model.safetensors",
+            "--output",
+            out,
+            *threads,
+        )
         scored += ["--prediction", f"{target}={out}"]
     labels = ["--label-key", label] if label else []
     xmodal("evaluate", prepared, *scored, "--output-dir", folder / "scores", "--umap-cells", 0, *labels, *threads)
     read = {k: json.loads((folder / k / "metrics.json").read_text()) for k in ("model", "scores")}
-    return {"targets": {t: v["methods"] for t, v in read["scores"]["targets"].items()}, "timing": read["model"]["timing"],
-            "epochs": read["model"]["best_epoch"], "split": read["model"]["split"]}
+    return {
+        "targets": {t: v["methods"] for t, v in read["scores"]["targets"].items()},
+        "timing": read["model"]["timing"],
+        "epochs": read["model"]["best_epoch"],
+        "split": read["model"]["split"],
+    }
 
 
 def cortex(scratch: Path) -> dict[str, Any] | None:
@@ -59,8 +100,25 @@ def cortex(scratch: Path) -> dict[str, Any] | None:
         log.warning("cortex: skipped, because there is no %s (XMODAL_REAL_DATA)", source)
         return None
     prepared = scratch / "cortex.h5mu"
-    xmodal("prepare", "--rna", source / "rna.h5ad", "--atac", source / "atac.h5ad", "--output", prepared, "--split-by", "batch",
-           "--exclude", "cell_type=Mis", "--min-peak-fraction", 0.005, "--min-rna-counts", 50, "--min-peaks", 15)
+    xmodal(
+        "prepare",
+        "--rna",
+        source / "rna.h5ad",
+        "--atac",
+        source / "atac.h5ad",
+        "--output",
+        prepared,
+        "--split-by",
+        "batch",
+        "--exclude",
+        "cell_type=Mis",
+        "--min-peak-fraction",
+        0.005,
+        "--min-rna-counts",
+        50,
+        "--min-peaks",
+        15,
+    )
     more = ["--gene-table", str(REAL / "tables" / "genes_mm10.tsv.gz")]
     runs = [one(prepared, scratch / f"cortex{seed}", more, "cell_type", seed) for seed in range(ARGS.seeds)]
     return {"runs": runs, "table": {t: table_of(runs, t) for t in SHOWN}}
@@ -79,17 +137,48 @@ def simulation(scratch: Path) -> dict[str, Any]:
     for coupling in ("linear", "nonlinear"):
         for seed in range(ARGS.seeds):
             folder = scratch / f"{coupling}{seed}"
-            xmodal("simulate", "--output-dir", folder, "--cells", 4500, "--coupling", coupling, "--block", 3, "--seed", seed, "--oracle", "--no-rates")
+            xmodal(
+                "simulate",
+                "--output-dir",
+                folder,
+                "--cells",
+                4500,
+                "--coupling",
+                coupling,
+                "--block",
+                3,
+                "--seed",
+                seed,
+                "--oracle",
+                "--no-rates",
+            )
             xmodal("prepare", "--h5mu", folder / "paired.h5mu", "--output", folder / "p.h5mu")
             run = one(folder / "p.h5mu", folder, ["--gene-table", str(folder / "genes.tsv")], None, seed)
             oracle = folder / "oracle"
-            xmodal("evaluate", folder / "p.h5mu", "--prediction", f"rna={folder}/oracle_rna.h5ad", "--output-dir", oracle, "--umap-cells", 0, "--no-controls")
-            best = json.loads((oracle / "metrics.json").read_text())["targets"]["rna"]["methods"]["prediction"]["gene_pearson"]
+            xmodal(
+                "evaluate",
+                folder / "p.h5mu",
+                "--prediction",
+                f"rna={folder}/oracle_rna.h5ad",
+                "--output-dir",
+                oracle,
+                "--umap-cells",
+                0,
+                "--no-controls",
+            )
+            best = json.loads((oracle / "metrics.json").read_text())["targets"]["rna"]["methods"]["prediction"][
+                "gene_pearson"
+            ]
             rna = run["targets"]["rna"]
             ours, line = rna["prediction"]["gene_pearson"], rna["linear"]["gene_pearson"]
             found[f"{coupling} {seed}"] = {
-                "oracle": round(best, 4), "linear": round(line, 4), "crossmp": round(ours, 4), "of_oracle": round(ours / best, 3),
-                "over_linear": round(ours / line, 3), "oracle_over_linear": round(best / line, 3), "train_s": run["timing"]["train_s"],
+                "oracle": round(best, 4),
+                "linear": round(line, 4),
+                "crossmp": round(ours, 4),
+                "of_oracle": round(ours / best, 3),
+                "over_linear": round(ours / line, 3),
+                "oracle_over_linear": round(best / line, 3),
+                "train_s": run["timing"]["train_s"],
             }
             log.info("%s %d: %s", coupling, seed, found[f"{coupling} {seed}"])
     return found
@@ -100,19 +189,46 @@ def markdown(found: dict[str, Any]) -> str:
     if found.get("cortex"):
         runs = found["cortex"]["runs"]
         split = runs[0]["split"]
-        lines += [f"### Mouse cortex, whole batches held out ({split['train']} training, {split['valid']} validation, {split['test']} test cells; median of {len(runs)} training seeds)", ""]
+        lines += [
+            f"### Mouse cortex, whole batches held out ({split['train']} training, {split['valid']} validation, {split['test']} test cells; median of {len(runs)} training seeds)",
+            "",
+        ]
         for target, methods in found["cortex"]["table"].items():
-            lines += [f"**{'ATAC -> RNA' if target == 'rna' else 'RNA -> ATAC'}**", "", "| method | " + " | ".join(SHOWN[target]) + " |", "|---|" + "---|" * len(SHOWN[target])]
-            lines += [f"| {m} | " + " | ".join(f"{scores[s]:.4f}" for s in SHOWN[target]) + " |" for m, scores in methods.items()] + [""]
+            lines += [
+                f"**{'ATAC -> RNA' if target == 'rna' else 'RNA -> ATAC'}**",
+                "",
+                "| method | " + " | ".join(SHOWN[target]) + " |",
+                "|---|" + "---|" * len(SHOWN[target]),
+            ]
+            lines += [
+                f"| {m} | " + " | ".join(f"{scores[s]:.4f}" for s in SHOWN[target]) + " |"
+                for m, scores in methods.items()
+            ] + [""]
             for s in BEATS[target]:
                 fine = methods["crossmp"][s] > max(methods["mean"][s], methods["depth"][s])
-                lines.append(f"- {s}: {'above mean and depth' if fine else 'NOT above mean and depth'} (crossmp / linear {methods['crossmp'][s] / methods['linear'][s]:.2f})")
+                lines.append(
+                    f"- {s}: {'above mean and depth' if fine else 'NOT above mean and depth'} (crossmp / linear {methods['crossmp'][s] / methods['linear'][s]:.2f})"
+                )
             lines.append("")
-        lines += ["Training, both directions: " + ", ".join(f"{r['timing']['train_s']} s, {r['timing']['peak_mib']} MiB, best epoch {r['epochs']}" for r in runs) + f" ({runs[0]['timing']['threads']} threads).", ""]
+        lines += [
+            "Training, both directions: "
+            + ", ".join(
+                f"{r['timing']['train_s']} s, {r['timing']['peak_mib']} MiB, best epoch {r['epochs']}" for r in runs
+            )
+            + f" ({runs[0]['timing']['threads']} threads).",
+            "",
+        ]
     if found.get("simulation"):
-        lines += ["### Simulations: mean per-gene Pearson, ATAC -> RNA (4,500 cells, 400 genes, 800 peaks, unseen batches)", "",
-                  "| coupling, seed | oracle | linear | crossmp | crossmp / oracle | crossmp / linear | oracle / linear | s |", "|---|---|---|---|---|---|---|---|"]
-        lines += [f"| {k} | {v['oracle']} | {v['linear']} | {v['crossmp']} | {v['of_oracle']} | {v['over_linear']} | {v['oracle_over_linear']} | {v['train_s']} |" for k, v in found["simulation"].items()]
+        lines += [
+            "### Simulations: mean per-gene Pearson, ATAC -> RNA (4,500 cells, 400 genes, 800 peaks, unseen batches)",
+            "",
+            "| coupling, seed | oracle | linear | crossmp | crossmp / oracle | crossmp / linear | oracle / linear | s |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {k} | {v['oracle']} | {v['linear']} | {v['crossmp']} | {v['of_oracle']} | {v['over_linear']} | {v['oracle_over_linear']} | {v['train_s']} |"
+            for k, v in found["simulation"].items()
+        ]
     return "\n".join(lines)
 
 

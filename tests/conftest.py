@@ -26,7 +26,9 @@ class Ran:
 
 def run_xmodal(*args: object, env: dict[str, str] | None = None) -> Ran:
     """Run the installed command; never raises."""
-    done = subprocess.run([XMODAL, *map(str, args)], capture_output=True, text=True, env={**os.environ, **(env or {})}, check=False)
+    done = subprocess.run(
+        [XMODAL, *map(str, args)], capture_output=True, text=True, env={**os.environ, **(env or {})}, check=False
+    )
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
@@ -49,7 +51,9 @@ def call_xmodal(*args: object) -> Ran:
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of simulated raw files: 480 cells, 60 genes, 90 peaks, 6 batches."""
     folder = tmp_path_factory.mktemp("simulated") / "sim"
-    done = call_xmodal("simulate", "--output-dir", folder, "--cells", 480, "--genes", 60, "--peaks", 90, "--no-rates", "--quiet")
+    done = call_xmodal(
+        "simulate", "--output-dir", folder, "--cells", 480, "--genes", 60, "--peaks", 90, "--no-rates", "--quiet"
+    )
     assert done.code == 0, done.err
     return folder
 

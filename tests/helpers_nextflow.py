@@ -48,3 +48,8 @@ def succeeded(run: subprocess.CompletedProcess[str]) -> None:
 def count(run: subprocess.CompletedProcess[str], what: str) -> int:
     """Lines such as ``[ab/123456] Submitted process > ...``."""
     return sum(f"] {what} process > " in line for line in run.stdout.splitlines())
+
+
+def tasks(folder: Path) -> list[Path]:
+    """Everything that tasks were given to run in ``folder``."""
+    return list(folder.glob("work/*/*/.command.sh"))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+
 from conftest import call_xmodal
 from test_every_model import GOLDEN, MODELS, quick
-
 from xmodal import fields
 
 
@@ -31,10 +31,14 @@ def main() -> None:
         if path.exists():
             continue
         scratch = GOLDEN / "scratch"
-        call_xmodal("train", cells, "--model", name, "--output-dir", scratch, "--threads", 1, "--overwrite", *quick(name))
+        call_xmodal(
+            "train", cells, "--model", name, "--output-dir", scratch, "--threads", 1, "--overwrite", *quick(name)
+        )
         (scratch / "model.safetensors").rename(path)
         out = scratch / "p.h5ad"
-        call_xmodal("predict", cells, "--to", "atac", "--from", "rna", "--checkpoint", path, "--output", out, "--threads", 1)
+        call_xmodal(
+            "predict", cells, "--to", "atac", "--from", "rna", "--checkpoint", path, "--output", out, "--threads", 1
+        )
         known[stem] = ad.read_h5ad(out).X
         for left in scratch.iterdir():
             left.unlink()

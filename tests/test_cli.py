@@ -7,16 +7,18 @@ import sys
 import time
 
 import pytest
-from conftest import call_xmodal, run_xmodal
 
+from conftest import call_xmodal, run_xmodal
 from xmodal import __version__
 from xmodal.commands import COMMANDS
 
 
 @pytest.mark.parametrize("option", ["--version", "--help"])
 def test_starts_without_torch_in_a_moment(option: str) -> None:
-    code = (f"import sys; sys.argv = ['xmodal', '{option}']\nfrom xmodal.cli import main\ntry: main()\nexcept SystemExit: pass\n"
-            "assert not {'torch', 'anndata', 'scanpy', 'numpy'} & set(sys.modules), 'heavy import'")
+    code = (
+        f"import sys; sys.argv = ['xmodal', '{option}']\nfrom xmodal.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'anndata', 'scanpy', 'numpy'} & set(sys.modules), 'heavy import'"
+    )
     best = 9.0
     for _ in range(5):
         start = time.monotonic()
@@ -29,9 +31,11 @@ def test_starts_without_torch_in_a_moment(option: str) -> None:
 
 @pytest.mark.parametrize("name", [c.name for c in COMMANDS])
 def test_every_command_has_help_without_torch(name: str) -> None:
-    code = (f"import sys\nfrom click.testing import CliRunner\nfrom xmodal.cli import cli\n"
-            f"done = CliRunner().invoke(cli, ['{name}', '--help'])\nassert done.exit_code == 0, done.output\n"
-            "assert 'torch' not in sys.modules\nprint(done.output)")
+    code = (
+        f"import sys\nfrom click.testing import CliRunner\nfrom xmodal.cli import cli\n"
+        f"done = CliRunner().invoke(cli, ['{name}', '--help'])\nassert done.exit_code == 0, done.output\n"
+        "assert 'torch' not in sys.modules\nprint(done.output)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for option in ("--threads", "--device", "--seed", "--overwrite", "--quiet", "--verbose"):

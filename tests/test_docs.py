@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import XMODAL
 
+from conftest import XMODAL
 from xmodal import registry
 from xmodal.cli import cli
 from xmodal.commands import COMMANDS
@@ -29,8 +29,16 @@ def reference() -> str:
         context = click.Context(cli, info_name="xmodal")
         command = cli.get_command(context, entry.name)
         assert command is not None
-        where = " and ".join([w for w, yes in (("Nextflow module", entry.module), ("Galaxy tool", entry.galaxy)) if yes])
-        lines += [f"## xmodal {entry.name}", "", f"{entry.summary} {'Planned or there as: ' + where + '.' if where else entry.why_not.capitalize() + '.'}", "", "```text"]
+        where = " and ".join(
+            [w for w, yes in (("Nextflow module", entry.module), ("Galaxy tool", entry.galaxy)) if yes]
+        )
+        lines += [
+            f"## xmodal {entry.name}",
+            "",
+            f"{entry.summary} {'Planned or there as: ' + where + '.' if where else entry.why_not.capitalize() + '.'}",
+            "",
+            "```text",
+        ]
         inner = click.Context(command, info_name=f"xmodal {entry.name}", max_content_width=120, terminal_width=120)
         # the default of --threads depends on nothing here; --help itself is the same everywhere
         lines += [line.rstrip() for line in command.get_help(inner).splitlines()] + ["```", ""]
@@ -56,17 +64,33 @@ def test_links_lead_somewhere(page: Path) -> None:
 def readme_commands() -> list[str]:
     text = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
-    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("xmodal ")]
+    return [
+        line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("xmodal ")
+    ]
 
 
 def test_readme_commands_run(tmp_path: Path) -> None:
     """As they stand, in their order; smaller cells and fewer epochs are the only change."""
     commands = readme_commands()
-    assert {c.split()[1] for c in commands} >= {"simulate", "check", "prepare", "train", "predict", "evaluate", "report"}
+    assert {c.split()[1] for c in commands} >= {
+        "simulate",
+        "check",
+        "prepare",
+        "train",
+        "predict",
+        "evaluate",
+        "report",
+    }
     for text in commands:
         words = shlex.split(text)[1:]
         more = {"simulate": ["--genes", "60", "--peaks", "90"], "train": ["--set", "epochs=2"]}.get(words[0], [])
-        done = subprocess.run([XMODAL, *words, *more, "--quiet", "--threads", "1"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [XMODAL, *words, *more, "--quiet", "--threads", "1"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, f"{text}\n{done.stderr}"
     assert (tmp_path / "report.html").stat().st_size > 10_000
 

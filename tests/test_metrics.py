@@ -87,6 +87,8 @@ def test_mean_has_nothing_to_say() -> None:
     assert flat["peak_auroc"] == 0.5
     assert flat["peak_auprc_over_prevalence"] == pytest.approx(1, abs=1e-6)
     assert flat["peak_pearson_within_type"] == 0
+    assert flat["label_transfer_macro"] == pytest.approx(1 / 3)
+    assert flat["label_transfer"] == pytest.approx((truth.labels == truth.types.names[truth.types.most]).mean())
 
 
 def test_variance_ratio_and_within_type() -> None:

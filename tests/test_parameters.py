@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers_nextflow import TESTDATA, pipeline, succeeded
+from helpers_nextflow import TESTDATA, pipeline, succeeded, tasks
 
 pytestmark = pytest.mark.nextflow
 Run = subprocess.CompletedProcess[str]
@@ -51,7 +51,7 @@ def test_a_required_parameter_is_missed(wrong: tuple[Run, Path]) -> None:
 
 def test_nothing_runs_with_wrong_parameters(wrong: tuple[Run, Path]) -> None:
     run, folder = wrong
-    assert run.returncode != 0 and not (folder / "work").exists()
+    assert run.returncode != 0 and tasks(folder) == []
     assert f"({len(WRONG) + 1} found)" in run.stdout + run.stderr
     assert "\tat " not in run.stdout + run.stderr and "Exception" not in run.stdout + run.stderr
 
@@ -86,7 +86,7 @@ def test_all_mistakes_of_a_samplesheet_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "sheet.csv").write_text(SHEET)
     run = pipeline(tmp_path, "--input", "sheet.csv", "--outdir", "out")
     said = run.stdout + run.stderr
-    assert run.returncode != 0 and not (tmp_path / "work").exists()
+    assert run.returncode != 0 and tasks(tmp_path) == []
     assert [message for message in SHEET_SAYS if message not in said] == []
     assert "Exception" not in said
 
@@ -103,7 +103,7 @@ def test_a_samplesheet_that_leads_nowhere(tmp_path: Path, text: str, message: st
     (tmp_path / "rna.h5ad").touch()
     (tmp_path / "sheet.csv").write_text(text)
     run = pipeline(tmp_path, "--input", "sheet.csv", "--outdir", "out")
-    assert run.returncode != 0 and message in run.stdout + run.stderr and not (tmp_path / "work").exists()
+    assert run.returncode != 0 and message in run.stdout + run.stderr and tasks(tmp_path) == []
 
 
 def test_a_sheet_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
@@ -129,4 +129,4 @@ def test_help_lists_every_parameter(tmp_path: Path) -> None:
     shown = [name for group in groups for name, rule in group["properties"].items() if not rule.get("hidden")]
     assert [name for name in shown if f"  --{name} " not in run.stdout] == []
     assert all(group["title"] in run.stdout for group in groups)
-    assert not (tmp_path / "work").exists() and not (tmp_path / "null").exists()
+    assert tasks(tmp_path) == [] and not (tmp_path / "null").exists()

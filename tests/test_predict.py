@@ -12,6 +12,7 @@ import mudata as mu
 import numpy as np
 import pytest
 import scipy.sparse as sp
+
 from conftest import Ran, call_xmodal
 
 mu.set_options(pull_on_update=False)
@@ -20,7 +21,19 @@ mu.set_options(pull_on_update=False)
 @pytest.fixture(scope="module")
 def model(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "m"
-    done = call_xmodal("train", prepared, "--output-dir", folder, "--quiet", "--threads", 1, "--set", "epochs=3", "--set", "batch_size=64")
+    done = call_xmodal(
+        "train",
+        prepared,
+        "--output-dir",
+        folder,
+        "--quiet",
+        "--threads",
+        1,
+        "--set",
+        "epochs=3",
+        "--set",
+        "batch_size=64",
+    )
     assert done.code == 0, done.err
     return folder / "model.safetensors"
 
@@ -71,7 +84,9 @@ def test_missing_features_are_counted(model: Path, rna: ad.AnnData, tmp_path: Pa
 
 def test_peaks_are_mapped_by_overlap(model: Path, atac: ad.AnnData, tmp_path: Path) -> None:
     same = predicted(model, atac, tmp_path / "a", "rna")
-    atac.var_names = [f"{c}_{int(s) + 20}_{int(e) + 20}" for c, s, e in zip(atac.var.chrom, atac.var.start, atac.var.end, strict=True)]
+    atac.var_names = [
+        f"{c}_{int(s) + 20}_{int(e) + 20}" for c, s, e in zip(atac.var.chrom, atac.var.start, atac.var.end, strict=True)
+    ]
     moved = predicted(model, atac, tmp_path / "b", "rna")
     assert facts(moved)["alignment"]["by_overlap"] > 80  # type: ignore[index]
     assert np.corrcoef(same.X.ravel(), moved.X.ravel())[0, 1] > 0.99
@@ -206,7 +221,9 @@ def empty(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [cut, text, empty])
 @pytest.mark.parametrize("which", ["cells", "checkpoint"])
-def test_broken_files_are_refused(model: Path, simulated: Path, tmp_path: Path, spoil: Callable[[Path], None], which: str) -> None:
+def test_broken_files_are_refused(
+    model: Path, simulated: Path, tmp_path: Path, spoil: Callable[[Path], None], which: str
+) -> None:
     cells, checkpoint = tmp_path / "in.h5ad", tmp_path / "m.safetensors"
     shutil.copy(simulated / "rna.h5ad", cells)
     shutil.copy(model, checkpoint)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import XMODAL, call_xmodal
 
+from conftest import XMODAL, call_xmodal
 from xmodal import io, registry, training
 from xmodal.batches import Cells, cells_of
 from xmodal.run_training import parse_settings
@@ -37,7 +37,9 @@ def weights(model: torch.nn.Module) -> dict[str, bytes]:
     return {k: v.numpy().tobytes() for k, v in model.state_dict().items()}
 
 
-def test_a_run_stopped_twice_ends_with_the_same_weights(cells: Cells, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_stopped_twice_ends_with_the_same_weights(
+    cells: Cells, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = crossmp(cells)
     training.fit(whole, cells, cells, torch.device("cpu"))
     real, count = training._one_epoch, 0
@@ -65,7 +67,19 @@ def test_a_run_stopped_twice_ends_with_the_same_weights(cells: Cells, tmp_path: 
 
 def test_sigterm_keeps_the_state_and_the_next_run_goes_on(prepared: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    args = [XMODAL, "train", str(prepared), "--output-dir", str(out), "--threads", "1", "--set", "epochs=4000", "--set", "patience=4000"]
+    args = [
+        XMODAL,
+        "train",
+        str(prepared),
+        "--output-dir",
+        str(out),
+        "--threads",
+        "1",
+        "--set",
+        "epochs=4000",
+        "--set",
+        "patience=4000",
+    ]
     process = subprocess.Popen(args, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert process.stderr is not None
     for line in process.stderr:
@@ -88,7 +102,9 @@ def test_early_stopping_keeps_the_best_epoch(cells: Cells) -> None:
 
 
 def test_learning_curve_falls(prepared: Path, tmp_path: Path) -> None:
-    done = call_xmodal("train", prepared, "--output-dir", tmp_path / "m", "--threads", 1, "--set", "epochs=8", "--set", "batch_size=64")
+    done = call_xmodal(
+        "train", prepared, "--output-dir", tmp_path / "m", "--threads", 1, "--set", "epochs=8", "--set", "batch_size=64"
+    )
     assert done.code == 0, done.err
     history = pd.read_csv(tmp_path / "m" / "history.tsv", sep="\t")
     assert list(history.columns[:3]) == ["epoch", "train_loss", "valid_loss"]
@@ -124,7 +140,9 @@ def test_a_raw_file_is_sent_to_prepare(simulated: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_explodes_is_told(prepared: Path, tmp_path: Path) -> None:
-    done = call_xmodal("train", prepared, "--output-dir", tmp_path / "m", "--set", "learning_rate=1e30", "--set", "epochs=4")
+    done = call_xmodal(
+        "train", prepared, "--output-dir", tmp_path / "m", "--set", "learning_rate=1e30", "--set", "epochs=4"
+    )
     assert done.code == 3 and "learning_rate" in done.err
     assert not (tmp_path / "m" / "model.safetensors").exists()
 

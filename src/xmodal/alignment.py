@@ -105,7 +105,9 @@ def _by_name(adata: AnnData, names: list[str], modality: Modality) -> tuple[list
     pairs = [(i, position[n]) for i, n in enumerate(names) if n in position]
     taken, used = {t for _, t in pairs}, {i for i, _ in pairs}
     by_name = len(taken)
-    by_id = {_unversioned(g): i for i, g in enumerate(modality.gene_ids or ()) if g.startswith("ENS") and i not in taken}
+    by_id = {
+        _unversioned(g): i for i, g in enumerate(modality.gene_ids or ()) if g.startswith("ENS") and i not in taken
+    }
     own = adata.var[fields.GENE_ID].astype(str) if fields.GENE_ID in adata.var else names
     extra = [(i, by_id[_unversioned(g)]) for i, g in enumerate(own) if i not in used and _unversioned(g) in by_id]
     taken |= {t for _, t in extra}

@@ -24,7 +24,9 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Batch:
-    """A minibatch.  Per modality: raw ``counts`` and ``values`` on its scale, (cells, features); ``depth`` and ``present``, (cells,).
+    """A minibatch.
+
+    Per modality: raw ``counts`` and ``values`` on its scale, (cells, features); ``depth`` and ``present``, (cells,).
 
     Cells that lack a modality have zero rows there and ``present`` False: a missing modality is normal input.
     """
@@ -129,7 +131,9 @@ def cells_of(mdata: MuData, vocabulary: Vocabulary) -> Cells:
     return spread(vocabulary, mdata.obs_names.to_numpy(str), {m: mdata.mod[m].obs_names for m in aligned}, aligned)
 
 
-def spread(vocabulary: Vocabulary, names: npt.NDArray[np.str_], measured: dict[str, Any], aligned: dict[str, Any]) -> Cells:
+def spread(
+    vocabulary: Vocabulary, names: npt.NDArray[np.str_], measured: dict[str, Any], aligned: dict[str, Any]
+) -> Cells:
     """Put each modality's rows where its cells stand in ``names``; cells without it get an empty row."""
     counts, depth, present = {}, {}, {}
     position = {name: i for i, name in enumerate(names)}
@@ -144,7 +148,9 @@ def spread(vocabulary: Vocabulary, names: npt.NDArray[np.str_], measured: dict[s
         if len(rows) == len(names) and (rows == np.arange(len(names))).all():
             counts[m] = x
         else:
-            place = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))), (len(names), len(rows)))
+            place = sp.csr_matrix(
+                (np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))), (len(names), len(rows))
+            )
             counts[m] = (place @ x).tocsr()
         total[rows], has[rows] = d, True
         depth[m], present[m] = total, has

@@ -54,7 +54,11 @@ def save(path: Path, model: CrossModalModel, training: dict[str, Any], novelty: 
     for m, known in novelty.items():
         tensors |= {f"novelty.{m}.{k}": v for k, v in known.tensors().items()}
     with replacing(path, overwrite=True) as temporary:
-        save_file({k: np.require(v, requirements="C") for k, v in tensors.items()}, temporary, {KEY: json.dumps(header, sort_keys=True)})
+        save_file(
+            {k: np.require(v, requirements="C") for k, v in tensors.items()},
+            temporary,
+            {KEY: json.dumps(header, sort_keys=True)},
+        )
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -62,17 +66,23 @@ def read_header(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
-        raise InputRefused("there is no such checkpoint", where=str(path), do="give the model.safetensors that train wrote")
+        raise InputRefused(
+            "there is no such checkpoint", where=str(path), do="give the model.safetensors that train wrote"
+        )
     try:
         with safe_open(path, "np") as handle:
             text = (handle.metadata() or {}).get(KEY)
     except (SafetensorError, OSError, ValueError) as error:
         raise InputRefused(
-            f"not a readable safetensors file ({error})", where=str(path), do="copy or train it again; it is cut or corrupt"
+            f"not a readable safetensors file ({error})",
+            where=str(path),
+            do="copy or train it again; it is cut or corrupt",
         ) from None
     if text is None:
         raise InputRefused(
-            "a safetensors file, but not an xmodal checkpoint", where=str(path), do="give the model.safetensors that train wrote"
+            "a safetensors file, but not an xmodal checkpoint",
+            where=str(path),
+            do="give the model.safetensors that train wrote",
         )
     header: dict[str, Any] = json.loads(text)
     if header.get("format") != fields.CHECKPOINT_FORMAT:

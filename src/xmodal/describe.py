@@ -19,7 +19,8 @@ def model(name: str) -> dict[str, Any]:
     """One model with its settings, their defaults and meanings."""
     fields = registry.get(name).Settings.model_fields
     settings = [
-        {"name": k, "default": f.get_default(call_default_factory=True), "meaning": f.description or ""} for k, f in fields.items()
+        {"name": k, "default": f.get_default(call_default_factory=True), "meaning": f.description or ""}
+        for k, f in fields.items()
     ]
     return {**_summary(name), "settings": settings}
 
@@ -34,8 +35,13 @@ def checkpoint(path: Path) -> dict[str, Any]:
     """What a checkpoint is and knows: the header without its feature lists."""
     header = checkpoints.read_header(path)
     modalities = {
-        m["name"]: {"features": len(m["features"]), "first": m["features"][:3], "likelihood": m["likelihood"],
-                    "scale": m["scale"], "genome": m["genome"]}
+        m["name"]: {
+            "features": len(m["features"]),
+            "first": m["features"][:3],
+            "likelihood": m["likelihood"],
+            "scale": m["scale"],
+            "genome": m["genome"],
+        }
         for m in header["vocabulary"]["modalities"]
     }
     kept = {k: header[k] for k in ("format", "version", "model", "settings", "directions", "training", "content")}
@@ -56,15 +62,23 @@ def text(content: dict[str, Any]) -> str:
         width = max(len(m["name"]) for m in content["models"])
         return "\n".join(f"{m['name']:<{width}}  {', '.join(m['jobs']):<14}  {m['summary']}" for m in content["models"])
     if "meaning" in str(content.get("settings", "")) or isinstance(content.get("settings"), list):
-        lines = [f"{content['name']}: {content['summary']}", f"from: {content['source']}", "", "settings (--set NAME=VALUE):"]
+        lines = [
+            f"{content['name']}: {content['summary']}",
+            f"from: {content['source']}",
+            "",
+            "settings (--set NAME=VALUE):",
+        ]
         return "\n".join(lines + [f"  {s['name']} = {s['default']}: {s['meaning']}" for s in content["settings"]])
     training, split = content["training"], content["training"].get("split", {})
     counts = ", ".join(f"{k} {split[k]}" for k in ("train", "valid", "test") if k in split)
     lines = [
         f"model: {content['model']} (format {content['format']}, written by xmodal {content['version']})",
         f"sha256: {content['sha256']}",
-        *(f"{m}: {v['features']} features ({', '.join(v['first'])}, ...), {v['likelihood']}, {v['scale']}, genome {v['genome'] or 'unknown'}"
-          for m, v in content["modalities"].items()),
+        *(
+            f"{m}: {v['features']} features ({', '.join(v['first'])}, ...), {v['likelihood']}, {v['scale']}, "
+            f"genome {v['genome'] or 'unknown'}"
+            for m, v in content["modalities"].items()
+        ),
         "predicts: " + ", ".join(f"{s} -> {t}" for s, t in content["directions"]),
         f"trained on: {counts or 'unknown'} cells; best epoch {training.get('best_epoch')} of {training.get('epochs')}",
         f"holds: {content['content']}",

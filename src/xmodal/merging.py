@@ -49,7 +49,9 @@ def _open(path: Path) -> Any:
         part = ad.read_h5ad(path, backed="r")
     about = part.uns.get(fields.UNS, {})
     if not hasattr(about, "get") or about.get("schema") != SCHEMA:
-        raise InputRefused("this is not a prediction of xmodal", where=str(path), do="give files that xmodal predict wrote")
+        raise InputRefused(
+            "this is not a prediction of xmodal", where=str(path), do="give files that xmodal predict wrote"
+        )
     return part
 
 
@@ -72,7 +74,11 @@ def _require_whole(parts: list[Any], about: dict[str, Any]) -> None:
     for part in parts:
         first, last = _range(part)
         if first != expected:
-            what = f"rows {expected}:{first} are missing" if first > expected else f"rows {first}:{expected} are there twice"
+            what = (
+                f"rows {expected}:{first} are missing"
+                if first > expected
+                else f"rows {first}:{expected} are there twice"
+            )
             raise InputRefused(what, where=str(part.filename), do="give each shard once")
         expected = last
     total = json.loads(about["settings"])["cells"]

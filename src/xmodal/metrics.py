@@ -158,10 +158,11 @@ def within_type(
     return float(np.average(values, weights=weights)) if values else float("nan")
 
 
-def nearest_type(profiles: Iterable[npt.NDArray[Any]], means: Floats, overall: Floats) -> Index:
+def nearest_type(profiles: Iterable[npt.NDArray[Any]], means: Floats, overall: Floats, most: int = 0) -> Index:
     """The type each cell resembles most, as a row of ``means`` (types, features); ``profiles``: blocks of cells.
 
-    Cosine after each side's own overall mean was taken out, so that an offset of the prediction does not count.
+    Cosine after each side's own overall mean was taken out, so that an offset of the prediction does not count.  A cell
+    that resembles no type more than another, as all do in a constant prediction, gets type ``most``.
     """
     centred = means - overall
     directions = (centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)).T
@@ -170,7 +171,11 @@ def nearest_type(profiles: Iterable[npt.NDArray[Any]], means: Floats, overall: F
         total += block.sum(0, dtype=np.float64)
         projected.append(block @ directions)
     along = np.concatenate(projected)
-    return (along - total / len(along) @ directions).argmax(1)
+    own = total / len(along)
+    along = along - own @ directions
+    nearest = along.argmax(1)
+    nearest[np.ptp(along, axis=1) <= 1e-9 * np.linalg.norm(own)] = most  # what is left is rounding
+    return nearest
 
 
 def variance_ratio(predicted: Array, truth: Matrix, top: int = 200) -> float:

@@ -75,7 +75,7 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
     _require_genome(loaded, mdata, source, request.force)
     counts, depth, found = alignment.align(adata, modality)
     alignment.require_coverage(found, request.min_coverage)
-    facts = {"alignment": found.to_json(), "novelty": {}}
+    facts: dict[str, Any] = {"alignment": found.to_json(), "novelty": {}}
     if source in loaded.novelty:
         facts["novelty"] = novelty.verdict(loaded.novelty[source], counts, modality.likelihood)
         novelty.require(source, facts["novelty"], request.force)
@@ -91,7 +91,9 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
     rows = _rows(len(cells), request)
     facts |= {"empty": int((np.diff(cells.counts[source].indptr) == 0).sum()), "cells": len(cells)}
     if facts["empty"]:
-        log.warning("%d cells have no counts in %s; they get what a cell without any signal gets", facts["empty"], source)
+        log.warning(
+            "%d cells have no counts in %s; they get what a cell without any signal gets", facts["empty"], source
+        )
     return Job(cells, loaded, source, request.target, rows, facts)
 
 
@@ -107,7 +109,10 @@ def choose_source(loaded: checkpoint.Checkpoint, mdata: MuData, request: Request
         if request.source not in possible:
             raise UsageRefused(f"--from {request.source}: {target} can be predicted from {', '.join(possible)}")
         if request.source not in mdata.mod:
-            raise InputRefused(f"the input has no modality '{request.source}' (it has {', '.join(mdata.mod)})", do="give --from one of these")
+            raise InputRefused(
+                f"the input has no modality '{request.source}' (it has {', '.join(mdata.mod)})",
+                do="give --from one of these",
+            )
         return request.source
     there = [s for s in possible if s in mdata.mod]
     if not there:
@@ -126,7 +131,10 @@ def select(mdata: MuData, source: str, split: str | None) -> npt.NDArray[np.int6
     if split is None:
         return np.arange(adata.n_obs)
     if fields.SPLIT not in mdata.obs:
-        raise InputRefused(f"--split {split}: the input has no obs column '{fields.SPLIT}'", do="run xmodal prepare, or leave --split out")
+        raise InputRefused(
+            f"--split {split}: the input has no obs column '{fields.SPLIT}'",
+            do="run xmodal prepare, or leave --split out",
+        )
     part = mdata.obs[fields.SPLIT].astype(str).reindex(adata.obs_names).to_numpy()
     chosen = np.flatnonzero(part == split)
     if not len(chosen):
@@ -145,7 +153,9 @@ def _rows(cells: int, request: Request) -> tuple[int, int]:
     if not 0 <= first < last <= cells:
         raise UsageRefused(f"--rows {first}:{last}: there are {cells} cells (0:{cells})")
     if first % BATCH or (last % BATCH and last != cells):
-        raise UsageRefused(f"--rows {first}:{last}: the edges must be multiples of {BATCH} (or the last cell, {cells}), so that shards equal the whole")
+        raise UsageRefused(
+            f"--rows {first}:{last}: the edges must be multiples of {BATCH} (or the last cell, {cells})"
+        )
     return first, last
 
 
@@ -188,7 +198,11 @@ def described(job: Job, path: Path, device: torch.device, seed: int) -> dict[str
     model = job.loaded.model
     record = provenance.record(
         "predict",
-        {**job.facts, "genome": model.vocabulary[job.target].genome, "model_settings": model.settings.model_dump(mode="json")},
+        {
+            **job.facts,
+            "genome": model.vocabulary[job.target].genome,
+            "model_settings": model.settings.model_dump(mode="json"),
+        },
         schema=SCHEMA,
         model=model.name,
         model_version=str(job.loaded.header["version"]),

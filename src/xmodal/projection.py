@@ -42,7 +42,7 @@ def project(predicted: Array, truth: Truth, most: int, seed: int) -> Picture | N
     if count > most:
         cells = np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
     true, guess = _reduced(predicted, truth, cells, seed)
-    both = np.concatenate([true, guess])
+    both = np.concatenate([true, guess]).round(3)  # so that other rounding of the matrix products changes no map
     import umap
     from sklearn.neighbors import NearestNeighbors
 

@@ -20,7 +20,9 @@ log = logging.getLogger(__name__)
 TICK = 10  # batches between two lines of progress
 
 
-def run(file: Path, checkpoint: Path, output: Path, request: Request, how: tuple[torch.device, int, bool]) -> tuple[int, int, str]:
+def run(
+    file: Path, checkpoint: Path, output: Path, request: Request, how: tuple[torch.device, int, bool]
+) -> tuple[int, int, str]:
     """Predict and write; ``how`` = (device, seed, overwrite).  Returns (cells, features, source)."""
     device, seed, overwrite = how
     mdata = io.read_cells(file, _known_source(checkpoint, request))

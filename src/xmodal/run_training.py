@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import logging
 import re
 import resource
@@ -66,24 +65,37 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
         train = cells.subset(np.flatnonzero(np.isin(cells.names, [*train.names, *valid.names])))  # nothing to choose
     _require_enough(model_class, vocabulary, train, path)
     request.output_dir.mkdir(parents=True, exist_ok=True)
-    log.info("%s: %d training and %d validation cells; %s", model_class.name, len(train), len(valid),
-             ", ".join(f"{m} {len(v)} features" for m, v in vocabulary.modalities.items()))
+    log.info(
+        "%s: %d training and %d validation cells; %s",
+        model_class.name,
+        len(train),
+        len(valid),
+        ", ".join(f"{m} {len(v)} features" for m, v in vocabulary.modalities.items()),
+    )
     model = model_class.build(settings, vocabulary)
     result = training.fit(model, train, valid, device, seed=request.seed, state=state, save_every=request.save_every)
     warnings += result.warnings
-    known = {m: novelty.fit(train.having(m).counts[m], v.likelihood, request.seed) for m, v in vocabulary.modalities.items()}
+    known = {
+        m: novelty.fit(train.having(m).counts[m], v.likelihood, request.seed) for m, v in vocabulary.modalities.items()
+    }
     metrics = {
         **_metrics(model, result, split, about),
         "seed": request.seed,
         "warnings": warnings,
-        "timing": {"train_s": round(time.monotonic() - started, 1), "peak_mib": _peak_mib(), "threads": request.threads,
-                   "device": device.type},
+        "timing": {
+            "train_s": round(time.monotonic() - started, 1),
+            "peak_mib": _peak_mib(),
+            "threads": request.threads,
+            "device": device.type,
+        },
     }
     facts = {k: metrics[k] for k in ("split", "filters", "epochs", "best_epoch", "seed", "losses")}
     checkpoint.save(request.output_dir / fields.CHECKPOINT_FILE, model, facts, {m: n for m, n in known.items() if n})
     table = pd.DataFrame([{"epoch": i + 1, **row} for i, row in enumerate(result.history)])
     columns = table if len(table) else pd.DataFrame(columns=["epoch", "train_loss", "valid_loss", "learning_rate"])
-    outputs.write_text(request.output_dir / fields.HISTORY_FILE, columns.to_csv(sep="\t", index=False, float_format="%.6g"), True)
+    outputs.write_text(
+        request.output_dir / fields.HISTORY_FILE, columns.to_csv(sep="\t", index=False, float_format="%.6g"), True
+    )
     outputs.write_json(request.output_dir / fields.METRICS_FILE, metrics, True)
     return metrics
 
@@ -134,11 +146,16 @@ def peak_gene_links(mdata: MuData, request: TrainRequest, warnings: list[str]) -
 def _checked(mdata: MuData, path: Path) -> dict[str, Any]:
     about = prepared_settings(mdata)
     if len(mdata.mod) < 2:
-        raise InputRefused(f"only '{next(iter(mdata.mod))}' is in it; training needs two modalities", where=str(path),
-                           do="prepare it with a second modality")
+        raise InputRefused(
+            f"only '{next(iter(mdata.mod))}' is in it; training needs two modalities",
+            where=str(path),
+            do="prepare it with a second modality",
+        )
     for name, adata in mdata.mod.items():
         if not NAME.fullmatch(name):
-            raise InputRefused(f"modality '{name}': only letters, digits and _ may be in a name", where=str(path), do="rename it")
+            raise InputRefused(
+                f"modality '{name}': only letters, digits and _ may be in a name", where=str(path), do="rename it"
+            )
         kind = about["modalities"][name]
         contracts.require(contracts.check_modality(name, adata, kind["likelihood"], kind["scale"]))
     return about
@@ -168,7 +185,9 @@ def _require_enough(model_class: type[CrossModalModel], vocabulary: Vocabulary, 
         )
 
 
-def _metrics(model: CrossModalModel, result: training.Fit, split: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+def _metrics(
+    model: CrossModalModel, result: training.Fit, split: dict[str, Any], about: dict[str, Any]
+) -> dict[str, Any]:
     last = result.history[result.best_epoch - 1] if result.best_epoch else {}
     return {
         "model": model.name,
@@ -191,5 +210,3 @@ def _metrics(model: CrossModalModel, result: training.Fit, split: dict[str, Any]
 def _peak_mib() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak // (1024 * 1024 if sys.platform == "darwin" else 1024))
-
-

@@ -28,6 +28,7 @@ class Types:
     names: npt.NDArray[np.str_]
     means: Floats
     overall: Floats
+    most: int  # the type with the most training cells
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def _types(values: Matrix, scale: str, labels: npt.NDArray[Any] | None, mean: Fl
     for s in metrics.blocks(len(labels)):
         block = profile(values.rows(s), scale, mean)
         total, overall = total + member[:, s] @ block, overall + block.sum(0)
-    return Types(names, total / member.sum(1, keepdims=True), overall / len(labels))
+    sizes = member.sum(1, keepdims=True)
+    return Types(names, total / sizes, overall / len(labels), int(sizes.argmax()))
 
 
 def profile(values: npt.NDArray[Any], scale: str, mean: Floats) -> npt.NDArray[Any]:
@@ -159,11 +161,12 @@ def _by_label(predicted: Array, truth: Truth) -> Scores:
         return {}
     feature = "peak" if truth.binary else "gene"
     out = {f"{feature}_pearson_within_type": metrics.within_type(own, values, labels)}
-    if truth.types is not None:
+    types = truth.types
+    if types is not None:
         parts = (profile(own[s], truth.scale, truth.mean) for s in metrics.blocks(len(own)))
-        guess = truth.types.names[metrics.nearest_type(parts, truth.types.means, truth.types.overall)]
+        guess = types.names[metrics.nearest_type(parts, types.means, types.overall, types.most)]
         hit = guess == labels
-        per_type = [hit[labels == t].mean() for t in truth.types.names if (labels == t).sum() >= MIN_TYPE]
+        per_type = [hit[labels == t].mean() for t in types.names if (labels == t).sum() >= MIN_TYPE]
         out |= {"label_transfer": float(hit.mean()), "label_transfer_macro": mean_of(per_type)}
     return out
 

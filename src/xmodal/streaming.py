@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 Chunks = Iterator[npt.NDArray[np.float32]]
 
 
-def write_h5ad(path: Path, obs: pd.DataFrame, var: pd.DataFrame, about: dict[str, Any], chunks: Chunks, overwrite: bool) -> None:
+def write_h5ad(
+    path: Path, obs: pd.DataFrame, var: pd.DataFrame, about: dict[str, Any], chunks: Chunks, overwrite: bool
+) -> None:
     """An h5ad whose X, float32 (cells, features), is filled from ``chunks``."""
     import anndata as ad
 
@@ -74,7 +76,10 @@ def write_h5mu(path: Path, mdata: MuData, target: str, var: pd.DataFrame, parts:
 
 
 def _beside(measured: Any, predicted: Any) -> npt.NDArray[np.float32]:
-    rows, cols = measured.obs_names.get_indexer(predicted.obs_names), measured.var_names.get_indexer(predicted.var_names)
+    rows, cols = (
+        measured.obs_names.get_indexer(predicted.obs_names),
+        measured.var_names.get_indexer(predicted.var_names),
+    )
     layer = np.full(measured.shape, np.nan, np.float32)
     r, c = rows >= 0, cols >= 0
     layer[np.ix_(rows[r], cols[c])] = predicted.X[np.ix_(r, c)]
@@ -86,6 +91,7 @@ def _require_room(path: Path, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise InputRefused(
-            f"the prediction takes {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free", where=str(path),
+            f"the prediction takes {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            where=str(path),
             do="free space, predict fewer cells (--rows) or write elsewhere",
         )

@@ -48,8 +48,16 @@ class Running:
         return len(self.fit.history)
 
 
-def fit(model: CrossModalModel, train: Cells, valid: Cells, device: torch.device, *, seed: int = 0, state: Path | None = None,
-        save_every: float = 30.0) -> Fit:
+def fit(
+    model: CrossModalModel,
+    train: Cells,
+    valid: Cells,
+    device: torch.device,
+    *,
+    seed: int = 0,
+    state: Path | None = None,
+    save_every: float = 30.0,
+) -> Fit:
     """Train ``model`` in place and return its history; the weights are those of the best validation epoch.
 
     ``state``: where the resumable state is kept while training runs (loaded first where it exists, removed at the end).
@@ -83,7 +91,7 @@ def start(model: CrossModalModel, seed: int) -> Running:
     settings = model.settings
     if not isinstance(settings, GradientSettings):
         settings = GradientSettings(epochs=0)
-    parameters = list(model.parameters()) or [torch.zeros(1, requires_grad=True)]
+    parameters = list(model.parameters()) or [torch.nn.Parameter(torch.zeros(1))]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience
@@ -113,21 +121,30 @@ class Saving:
             log.info("stopped; the state is kept in %s", self.path.name)
 
 
-def _epochs(running: Running, settings: GradientSettings, cells: tuple[Cells, Cells], device: torch.device,
-            saving: Saving) -> None:
+def _epochs(
+    running: Running, settings: GradientSettings, cells: tuple[Cells, Cells], device: torch.device, saving: Saving
+) -> None:
     result = running.fit
     while running.epoch < settings.epochs and running.epoch - result.best_epoch < settings.patience:
         row = _one_epoch(running, settings, cells, device)
         if not math.isfinite(row["valid_loss"]):
             raise InputRefused(
-                f"the loss is not finite in epoch {running.epoch + 1}", do="lower the learning rate: --set learning_rate=0.001"
+                f"the loss is not finite in epoch {running.epoch + 1}",
+                do="lower the learning rate: --set learning_rate=0.001",
             )
         result.history.append(row)
         running.scheduler.step(row["valid_loss"])
         if row["valid_loss"] < result.best_loss:
             result.best_loss, result.best_epoch, running.best = row["valid_loss"], running.epoch, _copy(running.model)
-        log.info("epoch %d/%d  train %.4f  valid %.4f  rate %.1e%s", running.epoch, settings.epochs, row["train_loss"],
-                 row["valid_loss"], row["learning_rate"], "  best" if result.best_epoch == running.epoch else "")
+        log.info(
+            "epoch %d/%d  train %.4f  valid %.4f  rate %.1e%s",
+            running.epoch,
+            settings.epochs,
+            row["train_loss"],
+            row["valid_loss"],
+            row["learning_rate"],
+            "  best" if result.best_epoch == running.epoch else "",
+        )
         saving.epoch_done(running)
 
 
@@ -140,7 +157,7 @@ def _one_epoch(running: Running, settings: GradientSettings, cells: tuple[Cells,
         terms = running.model.loss(batch.to(device))
         loss = torch.stack(list(terms.values())).sum()
         running.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(running.model.parameters(), settings.clip)
         running.optimizer.step()
         _add(totals, terms, len(batch))
@@ -172,4 +189,3 @@ def _mean_total(totals: Row) -> float:
 
 def _copy(model: CrossModalModel) -> dict[str, torch.Tensor]:
     return {k: v.detach().clone() for k, v in model.state_dict().items()}
-

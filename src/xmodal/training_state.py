@@ -41,7 +41,13 @@ def snapshot(running: Running) -> Snapshot:
     fit = running.fit
     scheduler = {k: v for k, v in running.scheduler.state_dict().items() if isinstance(v, int | float | list)}
     rates = [g["lr"] for g in running.optimizer.param_groups]
-    header = {"history": fit.history, "best_epoch": fit.best_epoch, "best_loss": fit.best_loss, "rates": rates, "scheduler": scheduler}
+    header = {
+        "history": fit.history,
+        "best_epoch": fit.best_epoch,
+        "best_loss": fit.best_loss,
+        "rates": rates,
+        "scheduler": scheduler,
+    }
     return Snapshot({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, json.dumps(header))
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from xmodal.fields import BINARY, CLR, IDENTITY, LOG_CP10K
 from xmodal.errors import UsageRefused
+from xmodal.fields import BINARY, CLR, IDENTITY, LOG_CP10K
 
 Array = npt.NDArray[np.float32]
 CP = 1e4  # counts per ten thousand, the field's convention

@@ -153,7 +153,7 @@ class Vocabulary:
 def prepared_settings(mdata: MuData) -> dict[str, Any]:
     """The ``settings`` of a prepared file; refuses a file that ``xmodal prepare`` did not write."""
     about = mdata.uns.get(fields.UNS, {})
-    if not isinstance(about, dict) and not hasattr(about, "get") or about.get("schema") != fields.PREPARED_SCHEMA:
+    if (not isinstance(about, dict) and not hasattr(about, "get")) or about.get("schema") != fields.PREPARED_SCHEMA:
         raise InputRefused(
             "this file was not written by xmodal prepare", do="run `xmodal prepare --h5mu FILE --output prepared.h5mu`"
         )

@@ -13,9 +13,13 @@ from xmodal.cli.options import common
 @click.command("models")
 @click.argument("what", required=False)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
-@click.option("--features", type=str, default=None, metavar="MODALITY", help="List a checkpoint's features, one on each line.")
+@click.option(
+    "--features", type=str, default=None, metavar="MODALITY", help="List a checkpoint's features, one on each line."
+)
 @common
-def command(what: str | None, as_json: bool, features: str | None, threads: int, device: str, seed: int, overwrite: bool) -> None:
+def command(
+    what: str | None, as_json: bool, features: str | None, threads: int, device: str, seed: int, overwrite: bool
+) -> None:
     """List the models; or say what WHAT, a model's name or a checkpoint, is: settings, features, genome, training."""
     import json
 
@@ -28,5 +32,7 @@ def command(what: str | None, as_json: bool, features: str | None, threads: int,
             raise UsageRefused("--features needs a checkpoint")
         click.echo("\n".join(describe.features(Path(str(what)), features)))
         return
-    content: Any = describe.checkpoint(Path(str(what))) if is_file else describe.model(what) if what else describe.models()
+    content: Any = (
+        describe.checkpoint(Path(str(what))) if is_file else describe.model(what) if what else describe.models()
+    )
     click.echo(json.dumps(content, indent=1, sort_keys=True) if as_json else describe.text(content))

@@ -45,8 +45,13 @@ def common(function: Function) -> Function:
     """
 
     @click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads [default: the CPUs granted].")
-    @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-                  help="Where to compute.")
+    @click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where to compute.",
+    )
     @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
     @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
     @click.option("--quiet", "loudness", flag_value="quiet", help="Warnings and errors only.")
@@ -97,8 +102,9 @@ def from_settings(settings: type[BaseModel], skip: tuple[str, ...] = ()) -> Call
             declaration = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
             extra = extra if kind is bool else {"type": kind, **extra}
             default = field.get_default(call_default_factory=True)
-            result = click.option(declaration, name, default=default, show_default=default is not None,
-                                  help=field.description, **extra)(result)
+            result = click.option(
+                declaration, name, default=default, show_default=default is not None, help=field.description, **extra
+            )(result)
         return result
 
     return decorate

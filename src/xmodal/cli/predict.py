@@ -27,17 +27,46 @@ def parse_pair(option: str, text: str | None, separator: str, form: str) -> tupl
 @click.option("--to", "target", required=True, help="The modality to predict.")
 @click.option("--from", "source", default=None, help="The modality to predict from [default: the only one that fits].")
 @click.option("--checkpoint", type=READABLE, required=True, help="The model.safetensors that train wrote.")
-@click.option("--output", type=WRITABLE, required=True,
-              help="NAME.h5ad: the prediction alone; NAME.h5mu: a copy of the input with it.")
-@click.option("--split", type=click.Choice(["train", "valid", "test"]), default=None, help="Only these cells of the split.")
-@click.option("--rows", default=None, metavar="A:B", help="Only these of the selected cells; edges are multiples of 256.")
-@click.option("--shard", default=None, metavar="I/N", help="Only part I of N of the selected cells, edges chosen for you.")
-@click.option("--min-coverage", type=click.FloatRange(0, 1), default=DEFAULT_COVERAGE, show_default=True,
-              help="Share of the checkpoint's features that the input must have.")
+@click.option(
+    "--output",
+    type=WRITABLE,
+    required=True,
+    help="NAME.h5ad: the prediction alone; NAME.h5mu: a copy of the input with it.",
+)
+@click.option(
+    "--split", type=click.Choice(["train", "valid", "test"]), default=None, help="Only these cells of the split."
+)
+@click.option(
+    "--rows", default=None, metavar="A:B", help="Only these of the selected cells; edges are multiples of 256."
+)
+@click.option(
+    "--shard", default=None, metavar="I/N", help="Only part I of N of the selected cells, edges chosen for you."
+)
+@click.option(
+    "--min-coverage",
+    type=click.FloatRange(0, 1),
+    default=DEFAULT_COVERAGE,
+    show_default=True,
+    help="Share of the checkpoint's features that the input must have.",
+)
 @click.option("--force", is_flag=True, help="Go on where cells or genome are unlike the training data.")
 @common
-def command(file: Path, target: str, source: str | None, checkpoint: Path, output: Path, split: str | None, rows: str | None,
-            shard: str | None, min_coverage: float, force: bool, threads: int, device: str, seed: int, overwrite: bool) -> None:
+def command(
+    file: Path,
+    target: str,
+    source: str | None,
+    checkpoint: Path,
+    output: Path,
+    split: str | None,
+    rows: str | None,
+    shard: str | None,
+    min_coverage: float,
+    force: bool,
+    threads: int,
+    device: str,
+    seed: int,
+    overwrite: bool,
+) -> None:
     """Predict a modality of the cells in FILE (.h5ad, .h5mu or 10x .h5) that was not measured."""
     if output.suffix not in (".h5ad", ".h5mu"):
         raise UsageRefused(f"--output {output}: the name must end in .h5ad or .h5mu")
@@ -53,7 +82,9 @@ def command(file: Path, target: str, source: str | None, checkpoint: Path, outpu
     from xmodal.run_prediction import run
 
     refuse_existing(output, overwrite)
-    request = Request(target, source, split, parse_pair("--rows", rows, ":", "A:B, such as 0:256"), numbers, min_coverage, force)
+    request = Request(
+        target, source, split, parse_pair("--rows", rows, ":", "A:B, such as 0:256"), numbers, min_coverage, force
+    )
     from xmodal import devices
 
     where = devices.choose(device, threads, seed)

@@ -14,13 +14,28 @@ from xmodal.cli.options import FOLDER, READABLE, common
 @click.argument("prepared", type=READABLE)
 @click.option("--model", default="crossmp", show_default=True, help="Which model; `xmodal models` lists them.")
 @click.option("--output-dir", type=FOLDER, required=True, help="Gets model.safetensors, history.tsv and metrics.json.")
-@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE",
-              help="A setting of the model, repeatable; `xmodal models MODEL` lists them.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the model, repeatable; `xmodal models MODEL` lists them.",
+)
 @click.option("--gene-table", type=READABLE, help="Gene positions (GTF, BED or TSV) for peak-gene links by distance.")
 @click.option("--links", type=READABLE, help="Peak-gene links as a TSV with columns gene, peak[, weight].")
 @common
-def command(prepared: Path, model: str, output_dir: Path, changes: tuple[str, ...], gene_table: Path | None,
-            links: Path | None, threads: int, device: str, seed: int, overwrite: bool) -> None:
+def command(
+    prepared: Path,
+    model: str,
+    output_dir: Path,
+    changes: tuple[str, ...],
+    gene_table: Path | None,
+    links: Path | None,
+    threads: int,
+    device: str,
+    seed: int,
+    overwrite: bool,
+) -> None:
     """Train a model on PREPARED, an .h5mu that `xmodal prepare` wrote.
 
     A run that was stopped goes on from OUTPUT_DIR/state.safetensors where that exists.
@@ -31,5 +46,7 @@ def command(prepared: Path, model: str, output_dir: Path, changes: tuple[str, ..
     request = TrainRequest(model, output_dir, changes, gene_table, links, seed, threads, overwrite)
     metrics: dict[str, Any] = run(prepared, request, devices.choose(device, threads, seed))
     timing = metrics["timing"]
-    click.echo(f"{model}: trained in {timing['train_s']} s, {timing['peak_mib']} MiB; best epoch {metrics['best_epoch']} "
-               f"of {metrics['epochs']}; {output_dir}/model.safetensors")
+    click.echo(
+        f"{model}: trained in {timing['train_s']} s, {timing['peak_mib']} MiB; best epoch {metrics['best_epoch']} "
+        f"of {metrics['epochs']}; {output_dir}/model.safetensors"
+    )

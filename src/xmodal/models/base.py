@@ -29,7 +29,9 @@ class GradientSettings(ModelSettings):
     learning_rate: float = Field(0.01, gt=0, description="Learning rate of Adam.")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay (decoupled, as in AdamW).")
     patience: int = Field(25, ge=1, description="Epochs without a better validation loss before training stops.")
-    plateau_patience: int = Field(15, ge=1, description="Epochs without a better validation loss before the rate falls.")
+    plateau_patience: int = Field(
+        15, ge=1, description="Epochs without a better validation loss before the rate falls."
+    )
     plateau_factor: float = Field(0.1, gt=0, lt=1, description="What the rate is multiplied with then.")
     clip: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
 

@@ -34,7 +34,9 @@ class CrossMPSettings(GradientSettings):
     latent: int = Field(16, ge=1, description="Dimensions of the latent.")
     block_hidden: int = Field(32, ge=2, description="Hidden width of one chromosome's encoder and decoder.")
     block_latent: int = Field(16, ge=1, description="What one chromosome passes on.")
-    split_chromosomes: bool = Field(False, description="Encode and decode peaks chromosome by chromosome, as the paper does.")
+    split_chromosomes: bool = Field(
+        False, description="Encode and decode peaks chromosome by chromosome, as the paper does."
+    )
     gene_activity: bool = Field(True, description="Use the gene-activity branch where links are known.")
     rna_likelihood: Literal["nb", "zinb"] = Field("nb", description="Likelihood of counts of a modality 'nb'.")
     binary_weight: float = Field(1.33, gt=0, description="Weight of the losses of binary modalities.")
@@ -57,7 +59,9 @@ class Encoder(nn.Module):
             widths = (settings.block_hidden, settings.block_latent)
             self.body = BlockEncoder(blocks, widths, settings.latent, settings.dropout)
         else:
-            self.body = nn.Sequential(block(len(modality) + 1, settings.hidden, settings.dropout), nn.Linear(settings.hidden, settings.latent))
+            self.body = nn.Sequential(
+                block(len(modality) + 1, settings.hidden, settings.dropout), nn.Linear(settings.hidden, settings.latent)
+            )
         self.activity: Activity | None = None
         if name == fields.ATAC and vocabulary.links is not None and settings.gene_activity:
             self.activity = Activity(settings, vocabulary)
@@ -84,11 +88,15 @@ class Activity(nn.Module):
         coo = vocabulary.links.tocoo()
         index = torch.stack([torch.from_numpy(coo.col), torch.from_numpy(coo.row)]).long()
         # (genes, peaks): sparse @ dense is what torch does fast
-        self.links = torch.sparse_coo_tensor(index, torch.from_numpy(coo.data).float(), (coo.shape[1], coo.shape[0])).coalesce()
+        self.links = torch.sparse_coo_tensor(
+            index, torch.from_numpy(coo.data).float(), (coo.shape[1], coo.shape[0])
+        ).coalesce()
         genes = coo.shape[1]
         self.register_buffer("mean", torch.zeros(genes))
         self.register_buffer("spread", torch.ones(genes))
-        self.body = nn.Sequential(block(genes, settings.hidden, settings.dropout), nn.Linear(settings.hidden, settings.latent))
+        self.body = nn.Sequential(
+            block(genes, settings.hidden, settings.dropout), nn.Linear(settings.hidden, settings.latent)
+        )
 
     def scores(self, opened: Tensor) -> Tensor:
         """Activity of each gene, (cells, genes)."""
@@ -127,7 +135,9 @@ class CrossMP(CrossModalModel):
         super().__init__(settings, vocabulary)
         self.encoders = nn.ModuleDict({m: Encoder(settings, vocabulary, m) for m in vocabulary})
         self.decoders = nn.ModuleDict({m: self._decoder(m) for m in vocabulary})
-        self.heads = nn.ModuleDict({m: Head(modality, settings.rna_likelihood) for m, modality in vocabulary.modalities.items()})
+        self.heads = nn.ModuleDict(
+            {m: Head(modality, settings.rna_likelihood) for m, modality in vocabulary.modalities.items()}
+        )
         for s, t in self.directions():
             self.register_buffer(f"scale_{s}_{t}", torch.ones(()))
             self.register_buffer(f"shift_{s}_{t}", torch.zeros(len(vocabulary[t])))
@@ -202,4 +212,3 @@ class CrossMP(CrossModalModel):
             self.get_buffer(f"scale_{s}_{t}").copy_(slope)
             mean = self.heads[t].get_buffer("mean")  # the training mean: no noise from few held-out cells
             self.get_buffer(f"shift_{s}_{t}").copy_(mean - slope * raw.mean(0))
-

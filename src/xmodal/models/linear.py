@@ -7,7 +7,7 @@ PLS with 10 components (of ATAC targets: of their 50 SVD scores); ridge on the f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from xmodal.models.base import CrossModalModel, ModelSettings
 from xmodal.models.depth import to_probability
 
 if TYPE_CHECKING:
-    from xmodal.vocabulary import Modality, Vocabulary
+    from xmodal.vocabulary import Vocabulary
 
 Array = npt.NDArray[np.float32]
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4)
@@ -50,7 +50,13 @@ class Linear(CrossModalModel):
         k = settings.rank
         for m, modality in vocabulary.modalities.items():
             width = len(modality)
-            for key, shape in {"weight": (width,), "offset": (width,), "components": (k, width), "centre": (k,), "spread": (k,)}.items():
+            for key, shape in {
+                "weight": (width,),
+                "offset": (width,),
+                "components": (k, width),
+                "centre": (k,),
+                "spread": (k,),
+            }.items():
                 self.register_buffer(f"{key}_{m}", torch.zeros(shape))
             if settings.method == "pls" and modality.scale == fields.BINARY:
                 self.register_buffer(f"decode_{m}", torch.zeros(k, width))
@@ -116,7 +122,11 @@ class Linear(CrossModalModel):
     def _fit_direction(self, s: str, t: str, cells: Cells) -> None:
         z = self._scores(s, self._project(s, cells)).numpy()
         if self.settings.method == "pls":
-            target = binarised(cells.counts[t]) @ self.get_buffer(f"decode_{t}").numpy().T if self._decoded(t) else cells.values(t)
+            target = (
+                binarised(cells.counts[t]) @ self.get_buffer(f"decode_{t}").numpy().T
+                if self._decoded(t)
+                else cells.values(t)
+            )
             coefficient, intercept = pls(z, np.asarray(target), self.settings.components)
         else:
             values = binarised(cells.counts[t]) if self.vocabulary[t].scale == fields.BINARY else cells.values(t)
@@ -167,12 +177,16 @@ def ridge(z: Array, target: Array | sp.csr_matrix) -> tuple[Array, Array]:
         centre = z[index].mean(0, dtype=np.float64)
         mean = np.asarray(target[index].mean(0), dtype=np.float64).ravel()
         x = z[index] - centre
-        cross = np.asarray((target[index].T @ x)).T  # (rank, targets); x is centred, so the target need not be
+        cross = np.asarray(target[index].T @ x).T  # (rank, targets); x is centred, so the target need not be
         w = np.linalg.solve(x.T @ x + penalty * np.eye(z.shape[1]), cross)
         return w, mean - centre @ w
 
     def error(penalty: float) -> float:
         w, b = solve(fit, penalty)
-        return sum(float(np.square(z[[i]] @ w + b - np.asarray(target[[i]].todense() if sp.issparse(target) else target[[i]])).mean()) for i in held)
+        total = 0.0
+        for rows in np.array_split(held, -(-len(held) // 512)):
+            true: Any = target[rows]
+            total += float(np.square(z[rows] @ w + b - (true.toarray() if sp.issparse(true) else true)).sum())
+        return total
 
     return solve(np.arange(len(z)), min(PENALTIES, key=error))
