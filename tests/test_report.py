@@ -201,6 +201,12 @@ def test_verdicts(own: float, mean: float, depth: float, linear: float, level: s
     assert found.level == level and words in found.headline
 
 
+def test_a_control_is_not_compared_with_itself() -> None:
+    methods = {m: {"gene_pearson": v} for m, v in (("prediction", 0.2), ("mean", 0.0), ("depth", 0.1), ("linear", 0.2))}
+    assert judge("rna", {"model": "linear", "methods": methods}).level == "good"
+    assert "itself" in judge("rna", {"model": "depth", "methods": methods}).headline
+
+
 def test_no_verdict_without_controls() -> None:
     assert judge("rna", {"methods": {"prediction": {"gene_pearson": 0.9}}}).level == "open"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmodal import __version__, figures, report_words
-from xmodal.score_texts import HEADLINE, better, shown, text_of
+from xmodal.score_texts import HEADLINE, better, shown, text_for
 from xmodal.verdicts import judge
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def result(evaluation: Evaluation, name: str) -> dict[str, Any]:
         "target": target,
         "verdict": judge(name, target),
         "methods": methods,
-        "headline": list(score_rows(target, methods, HEADLINE)),
-        "further": list(score_rows(target, methods, None)),
+        "headline": list(score_rows(name, target, methods, HEADLINE)),
+        "further": list(score_rows(name, target, methods, None)),
         "bars": inline(figures.png(figures.scores({name: target}))) if methods else "",
         "curves": inline(figures.png(figures.feature_scores(features))) if len(features) else "",
         "umap": inline(figures.png(figures.profiles(points))) if len(points) else "",
@@ -88,14 +88,16 @@ def _part(table: pd.DataFrame, name: str) -> pd.DataFrame:
     return table[table["target"] == name] if "target" in table else table.iloc[:0]
 
 
-def score_rows(target: dict[str, Any], methods: list[str], only: tuple[str, ...] | None) -> Iterator[dict[str, Any]]:
+def score_rows(
+    modality: str, target: dict[str, Any], methods: list[str], only: tuple[str, ...] | None
+) -> Iterator[dict[str, Any]]:
     """Rows of the table of scores: those named in ``only``, or all others."""
     values = target.get("methods", {})
     known = values.get("prediction", {})
     names = [s for s in only if s in known] if only else [s for s in sorted(known) if s not in HEADLINE]
     for name in names:
         own = {m: values[m][name] for m in methods if name in values[m]}
-        text = text_of(name)
+        text = text_for(name, modality)
         best = None
         if text.better in ("higher", "lower") and len(own) > 1:
             best = next(iter(own.values()))
@@ -121,7 +123,7 @@ def best_and_worst(features: pd.DataFrame) -> dict[str, Any]:
     seen = (seen if len(seen) > 2 * SHOWN else table).sort_values(["prediction", "feature"], ascending=[False, True])
     wins = [(m, float(np.mean(table["prediction"] > table[m]))) for m in METHODS[1:] if m in table and len(table)]
     return {
-        "feature_score": text_of(name),
+        "feature_score": text_for(name, str(features["target"].iloc[0])),
         "best_features": seen.head(SHOWN).to_dict("records"),
         "worst_features": seen.tail(min(SHOWN, max(0, len(seen) - SHOWN))).iloc[::-1].to_dict("records"),
         "feature_wins": wins,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ TEXTS = {
     ),
     "label_transfer": ScoreText(
         "Cells recognised as their type",
-        "Share of cells whose predicted profile looks most like the true mean profile of their own type. A "
-        "prediction of the "
-        "wrong types scores low, however neat its clusters.",
+        "Share of cells whose predicted profile looks most like the true mean profile of their own type. "
+        "Predicting the wrong types scores low, however neat the clusters; the mean shows what always guessing the most "
+        "frequent type gives.",
     ),
     "label_transfer_macro": ScoreText(
         "Cells recognised as their type, mean over types",
@@ -163,6 +163,17 @@ def text_of(score: str) -> ScoreText:
     return ScoreText(
         f"{base.name} (all)", "The same over all features and cells instead of a draw.", base.better, base.chance
     )
+
+
+def text_for(score: str, modality: str) -> ScoreText:
+    """:func:`text_of`, in words that fit the modality: only RNA has genes."""
+    text = text_of(score)
+    if modality == "rna":
+        return text
+    says = (
+        text.says.replace("each gene", "each feature").replace("genes", "features").replace("Per-gene", "Per-feature")
+    )
+    return replace(text, name=text.name.replace("Per-gene", "Per-feature").replace("genes", "features"), says=says)
 
 
 def better(score: str, value: float, other: float) -> bool:

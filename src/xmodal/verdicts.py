@@ -65,7 +65,9 @@ def compare(methods: dict[str, dict[str, float]], control: str) -> Against:
 def judge(name: str, target: dict[str, Any]) -> Verdict:
     """The verdict on one target of an evaluation's metrics.json."""
     methods = target.get("methods", {})
-    against = [a for a in (compare(methods, c) for c in CONTROL_NAMES if c in methods) if a.total]
+    model = str(target.get("model") or "")
+    others = [c for c in CONTROL_NAMES if c in methods and c != model]  # a control is not compared with itself
+    against = [a for a in (compare(methods, c) for c in others) if a.total]
     source = shown(str(target.get("source") or "the other modality"))
     what = f"The prediction of {shown(name)} from {source}"
     if not against:
@@ -74,6 +76,10 @@ def judge(name: str, target: dict[str, Any]) -> Verdict:
             f"{what} was not compared with any control, so it cannot be judged.",
             [],
             "Evaluate again with controls before using it.",
+        )
+    if model in ("mean", "depth"):
+        return Verdict(
+            "poor", f"{what} is the control '{model}' itself.", against, "Use it to compare with, for nothing else."
         )
     wins = {a.control: a.wins for a in against}
     strength = _strength(methods.get("prediction", {}))
