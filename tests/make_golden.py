@@ -5,6 +5,7 @@ Never rewrite one that is there: it stands for the files that users have.  A new
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def main() -> None:
     if not cells.exists():
         raw = Path(sys.argv[1])  # a scratch folder
         call_xmodal("simulate", "--output-dir", raw, "--cells", 240, "--genes", 24, "--peaks", 30, "--no-rates")
+        shutil.copy(raw / "genes.tsv", GOLDEN / "genes.tsv")
         call_xmodal("prepare", "--h5mu", raw / "paired.h5mu", "--output", cells)
     expected = GOLDEN / "expected.npz"
     known = dict(np.load(expected)) if expected.exists() else {}
@@ -32,7 +34,16 @@ def main() -> None:
             continue
         scratch = GOLDEN / "scratch"
         call_xmodal(
-            "train", cells, "--model", name, "--output-dir", scratch, "--threads", 1, "--overwrite", *quick(name)
+            "train",
+            cells,
+            "--model",
+            name,
+            "--output-dir",
+            scratch,
+            "--threads",
+            1,
+            "--overwrite",
+            *quick(name, GOLDEN / "genes.tsv"),
         )
         (scratch / "model.safetensors").rename(path)
         out = scratch / "p.h5ad"

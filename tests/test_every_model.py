@@ -18,9 +18,10 @@ MODELS = registry.names()
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def quick(name: str) -> list[str]:
+def quick(name: str, genes: Path) -> list[str]:
+    """Options of a quick training with gene positions, so that peak-gene links are in the checkpoint too."""
     gradient = issubclass(registry.get(name).Settings, GradientSettings)
-    return [f"--set={k}={v}" for k, v in QUICK.items()] if gradient else []
+    return [f"--gene-table={genes}", *([f"--set={k}={v}" for k, v in QUICK.items()] if gradient else [])]
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -38,7 +39,7 @@ def trained(
         "--quiet",
         "--threads",
         1,
-        *quick(request.param),
+        *quick(request.param, prepared.parent / "sim" / "genes.tsv"),
     )
     assert done.code == 0, done.err
     return request.param, folder
@@ -91,7 +92,16 @@ def test_predicts_both_ways(
 def test_same_seed_same_bytes(trained: tuple[str, Path], prepared: Path, tmp_path: Path) -> None:
     name, folder = trained
     done = call_xmodal(
-        "train", prepared, "--model", name, "--output-dir", tmp_path / "again", "--quiet", "--threads", 1, *quick(name)
+        "train",
+        prepared,
+        "--model",
+        name,
+        "--output-dir",
+        tmp_path / "again",
+        "--quiet",
+        "--threads",
+        1,
+        *quick(name, prepared.parent / "sim" / "genes.tsv"),
     )
     assert done.code == 0, done.err
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -81,12 +82,12 @@ def test_three_shards_give_the_bytes_of_one(finished: Run, folder: Path) -> None
 
 def test_a_given_checkpoint_is_used_and_nothing_is_trained(finished: Run, folder: Path) -> None:
     sheet = folder / "new.csv"
-    sheet.write_text(f"sample,role,rna\nlater,predict,{TESTDATA / 'rna.h5ad'}\n")
+    sheet.write_text(f"sample,role,rna\nnew,predict,{TESTDATA / 'rna.h5ad'}\n")
     run = pipeline(folder / "given", "--input", str(sheet), "--outdir", "out", "-profile", "test", "--skip_multiqc",
                    "--checkpoint", str(folder / "out/models/crossmp/model.safetensors"))
     succeeded(run)
     assert "XMODAL_TRAIN" not in run.stdout
-    predicted = (folder / "given/out/predictions/later/later.rna_to_atac.h5ad").read_bytes()
+    predicted = (folder / "given/out/predictions/new/new.rna_to_atac.h5ad").read_bytes()
     assert predicted == (folder / "out/predictions/new/new.rna_to_atac.h5ad").read_bytes()
 
 
@@ -99,10 +100,12 @@ def test_refused_input_ends_the_run_with_its_reason_and_no_second_try(tmp_path: 
     assert "retry" not in run.stdout.lower() and not (tmp_path / "out/models").exists()
 
 
-def test_a_stub_run_needs_no_command(tmp_path: Path) -> None:
-    run = pipeline(tmp_path, "-profile", "test", "-stub", "--outdir", "out", "--shards", "2")
+def test_a_stub_run_computes_nothing(tmp_path: Path) -> None:
+    """With shards, and with a GPU that is not there: stubs touch neither."""
+    run = pipeline(tmp_path, "-profile", "test,gpu", "-stub", "--outdir", "out", "--shards", "2")
     succeeded(run)
     assert (tmp_path / "out/report/index.html").is_file() and (tmp_path / "out/multiqc/multiqc_report.html").is_file()
+    assert (tmp_path / "out/models/crossmp/model.safetensors").stat().st_size == 0
 
 
 FOREIGN = """
@@ -128,33 +131,27 @@ def test_a_module_works_alone_in_a_foreign_pipeline(tmp_path: Path) -> None:
     assert "GOT theirs theirs.h5mu" in run.stdout and "VERSION XMODAL_PREPARE xmodal 0" in run.stdout
 
 
-PROFILES = (
-    "standard", "test", "test_full", "demo", "gpu", "docker", "podman", "singularity", "apptainer", "conda", "offline",
-    "slurm", "k8s", "awsbatch", "google_batch", "test,gpu,docker", "test,offline,podman", "gpu,slurm,singularity",
-)
+# Every profile once, and what must be in the resulting configuration.
+PROFILES = {
+    "test,gpu,docker,slurm": (
+        "docker.enabled = true", "accelerator = 1", "--gres=gpu", "process.executor = 'slurm'", "testdata/samplesheet.csv",
+    ),
+    "test_full,podman,offline,k8s": ("podman.enabled = true", "--pull=never", "process.executor = 'k8s'", "test_full"),
+    "demo,singularity,awsbatch": ("singularity.enabled = true", "process.executor = 'awsbatch'", "'batch'"),
+    "conda,google_batch": ("conda.enabled = true", "process.executor = 'google-batch'"),
+    "apptainer": ("apptainer.enabled = true",),
+    "standard": ("process.executor = 'local'", ".venv/bin"),
+}
 
 
 def test_every_profile_parses(tmp_path: Path) -> None:
-    def flat(profile: str) -> tuple[str, Run]:
-        return profile, nextflow(tmp_path, "config", str(ROOT), "-flat", "-profile", profile, timeout=120)
+    def flat(profiles: str) -> Run:
+        return nextflow(tmp_path, "config", str(ROOT), "-flat", "-profile", profiles, timeout=120)
 
     with ThreadPoolExecutor(2) as pool:
-        configs = dict(pool.map(flat, PROFILES))
+        configs = dict(zip(PROFILES, pool.map(flat, PROFILES), strict=True))
     assert {name: run.stderr for name, run in configs.items() if run.returncode} == {}
-    assert "docker.enabled = true" in configs["docker"].stdout
-    assert "accelerator = 1" in configs["gpu"].stdout
-    assert "--gres=gpu" in configs["slurm"].stdout
-    assert "--pull=never" in configs["test,offline,podman"].stdout
-    for name in ("slurm", "k8s", "awsbatch"):
-        assert f"process.executor = '{name}'" in configs[name].stdout
-
-
-def test_a_gpu_reaches_command_and_image(tmp_path: Path) -> None:
-    """With the gpu profile the modules that can use one say so; the others stay on the CPU."""
-    run = pipeline(tmp_path, "-profile", "test,gpu", "--outdir", "out", "-stub", "--skip_multiqc")
-    succeeded(run)
-    config = (ROOT / "conf/gpu.config").read_text()
-    assert "withLabel: process_gpu" in config
-    for name in ("train", "predict"):
-        text = (ROOT / f"modules/crossmodal/xmodal/{name}/main.nf").read_text()
-        assert "label 'process_gpu'" in text and "task.accelerator ? 'cuda' : 'cpu'" in text
+    lacking = [(name, text) for name, texts in PROFILES.items() for text in texts if text not in configs[name].stdout]
+    assert lacking == []
+    block = (ROOT / "nextflow.config").read_text().partition("\nprofiles {")[2].partition("\n}")[0]
+    assert sorted(re.findall(r"^    (\w+) \{$", block, re.M)) == sorted(",".join(PROFILES).split(","))

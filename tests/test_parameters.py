@@ -114,7 +114,7 @@ def test_a_sheet_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
         (sheets / name).write_bytes((TESTDATA / name).read_bytes())
     text = '\ufeffsample,"role",rna,atac\r\n"s",train,rna.h5ad,"atac.h5ad"\r\n\r\n'
     (sheets / "sheet.csv").write_bytes(text.encode())
-    options = ("--outdir", "out", "-stub", "--skip_multiqc", "-profile", "test")
+    options = ("--outdir", "out", "-preview", "-profile", "test")
     succeeded(pipeline(tmp_path, "--input", "sheets/sheet.csv", *options))
 
 

@@ -28,6 +28,8 @@ def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
+        if temporary.is_file():
+            temporary.chmod(0o666 & ~_umask())  # safetensors writes 600, but colleagues and web servers read results too
         if temporary.is_dir() and path.is_dir():  # a folder with content cannot be renamed over
             shutil.rmtree(path)
         os.replace(temporary, path)
@@ -36,6 +38,12 @@ def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
 
 
 def write_text(path: Path, text: str, overwrite: bool = False) -> None:
