@@ -41,7 +41,7 @@ class Depth(CrossModalModel):
             both = cells.having(s, t)
             if len(both) < self.min_cells:
                 continue
-            x = torch.log1p(torch.from_numpy(both.counts[s].sum(1)).float().ravel())
+            x = torch.log1p(torch.from_numpy(both.counts[s].sum(1)).float().ravel().clamp(min=0))
             centred = x - x.mean()
             mean, cross = torch.zeros(len(self.vocabulary[t])), torch.zeros(len(self.vocabulary[t]))
             for start in range(0, len(both), CHUNK):
@@ -53,7 +53,7 @@ class Depth(CrossModalModel):
             self.get_buffer(f"centre_{s}_{t}").copy_(x.mean())
 
     def predict(self, batch: Batch, source: str, target: str) -> Tensor:
-        x = torch.log1p(batch.counts[source].sum(1)) - self.get_buffer(f"centre_{source}_{target}")
+        x = torch.log1p(batch.counts[source].sum(1).clamp(min=0)) - self.get_buffer(f"centre_{source}_{target}")
         slope, intercept = (self.get_buffer(f"{k}_{source}_{target}") for k in ("slope", "intercept"))
         out = intercept + x[:, None] * slope  # (cells, features)
         return to_probability(out) if self.vocabulary[target].scale == fields.BINARY else out

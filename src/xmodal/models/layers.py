@@ -41,7 +41,7 @@ class Standardise(nn.Module):
             return
         rows = torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))[:SAMPLE].sort().values.numpy()
         batch = cells.batch(rows)
-        logged = torch.log1p(batch.counts[m].sum(1))
+        logged = torch.log1p(batch.counts[m].sum(1).clamp(min=0))
         self.get_buffer("depth").copy_(torch.stack([logged.mean(), logged.std(correction=0).clamp(min=SPREAD_FLOOR)]))
         if self.modality.scale == fields.BINARY:
             return
@@ -57,7 +57,7 @@ class Standardise(nn.Module):
         m = self.modality.name
         total = batch.counts[m].sum(1, keepdim=True)
         centre, width = self.get_buffer("depth")
-        depth = (torch.log1p(total) - centre) / width
+        depth = (torch.log1p(total.clamp(min=0)) - centre) / width
         if self.modality.scale == fields.BINARY:
             opened = batch.values[m]
             x = opened / opened.sum(1, keepdim=True).clamp(min=1).sqrt()
