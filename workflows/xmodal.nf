@@ -9,6 +9,11 @@ include { XMODAL_REPORT                         } from '../modules/crossmodal/xm
 include { versionsText                          } from '../subworkflows/local/utils_xmodal/main'
 include { sheetOf                               } from '../subworkflows/local/utils_xmodal/main'
 
+// All files of a channel as one list, sorted by name; wrapped, so that combine leaves it whole.
+def allOf(files) {
+    return files.toSortedList { a, b -> a.name <=> b.name }.map { list -> [list] }
+}
+
 workflow XMODAL {
     take:
     ch_samples       // channel: [ val(meta), val(files) ]  meta: id, role, line; files: a map of column to path
@@ -61,13 +66,16 @@ workflow XMODAL {
     CROSSMODAL_PREDICT(ch_predict, val_options.shards)
 
     // One report over everything; what there is none of is left out.
-    ch_report = CROSSMODAL_TRAIN.out.training
-        .map { _meta, folder -> folder }
-        .toSortedList()
-        .concat(CROSSMODAL_PREDICT.out.evaluation.map { _meta, folder -> folder }.toSortedList { a, b -> a.name <=> b.name })
-        .concat(XMODAL_CHECK.out.json.map { _meta, json -> json }.toSortedList { a, b -> a.name <=> b.name })
-        .concat(CROSSMODAL_TRAIN.out.cells.map { _meta, _h5mu, json -> json }.mix(XMODAL_PREPARE_NEW.out.json.map { _meta, json -> json }).toSortedList { a, b -> a.name <=> b.name })
-        .toList()
+    ch_trainings = CROSSMODAL_TRAIN.out.training.map { _meta, folder -> folder }
+    ch_evaluations = CROSSMODAL_PREDICT.out.evaluation.map { _meta, folder -> folder }
+    ch_checks = XMODAL_CHECK.out.json.map { _meta, json -> json }
+    ch_summaries = CROSSMODAL_TRAIN.out.cells
+        .map { _meta, _h5mu, json -> json }
+        .mix(XMODAL_PREPARE_NEW.out.json.map { _meta, json -> json })
+    ch_report = allOf(ch_trainings)
+        .combine(allOf(ch_evaluations))
+        .combine(allOf(ch_checks))
+        .combine(allOf(ch_summaries))
         .map { parts -> [[id: 'report']] + parts }
     XMODAL_REPORT(ch_report)
 
