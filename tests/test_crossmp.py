@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from conftest import call_xmodal
 
+from conftest import call_xmodal
 from xmodal import genes, io, registry, training
 from xmodal.batches import Cells, cells_of
 from xmodal.intervals import parse_peaks
@@ -87,7 +87,9 @@ def test_chromosomes_go_back_into_the_order_of_the_features(cells: Cells) -> Non
     decoder = built(cells, "split_chromosomes=true").decoders["atac"]
     blocks = cells.vocabulary["atac"].blocks()
     assert len(blocks) > 1
-    assert torch.equal(torch.cat([torch.from_numpy(b) for b in blocks])[decoder.order], torch.arange(len(decoder.order)))
+    assert torch.equal(
+        torch.cat([torch.from_numpy(b) for b in blocks])[decoder.order], torch.arange(len(decoder.order))
+    )
 
 
 def test_latent_of_all_modalities_and_of_one(cells: Cells) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pytest
+
 from conftest import call_xmodal
 
 REAL = Path(os.environ.get("XMODAL_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

@@ -12,6 +12,8 @@ from typing import Any
 
 from xmodal.errors import InputRefused
 
+FULL = ("No space left", "Disk quota", "StorageFull", "code: 28", "code: 122")  # as Python and safetensors say it
+
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
     """Raise :class:`InputRefused` where ``path`` exists (a folder: is not empty) and may not be replaced."""
@@ -33,6 +35,10 @@ def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
         if temporary.is_dir() and path.is_dir():  # a folder with content cannot be renamed over
             shutil.rmtree(path)
         os.replace(temporary, path)
+    except Exception as error:
+        if not isinstance(error, InputRefused) and any(sign in str(error) for sign in FULL):
+            raise InputRefused("no space left on the disk", where=str(path), do="free space and run again") from error
+        raise
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)

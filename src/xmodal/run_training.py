@@ -75,9 +75,10 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
     model = model_class.build(settings, vocabulary)
     result = training.fit(model, train, valid, device, seed=request.seed, state=state, save_every=request.save_every)
     warnings += result.warnings
-    known = {
+    fitted = {
         m: novelty.fit(train.having(m).counts[m], v.likelihood, request.seed) for m, v in vocabulary.modalities.items()
     }
+    known = {m: n for m, n in fitted.items() if n is not None}
     metrics = {
         **_metrics(model, result, split, about),
         "seed": request.seed,
@@ -90,14 +91,21 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
         },
     }
     facts = {k: metrics[k] for k in ("split", "filters", "epochs", "best_epoch", "seed", "losses")}
-    checkpoint.save(request.output_dir / fields.CHECKPOINT_FILE, model, facts, {m: n for m, n in known.items() if n})
-    table = pd.DataFrame([{"epoch": i + 1, **row} for i, row in enumerate(result.history)])
-    columns = table if len(table) else pd.DataFrame(columns=["epoch", "train_loss", "valid_loss", "learning_rate"])
-    outputs.write_text(
-        request.output_dir / fields.HISTORY_FILE, columns.to_csv(sep="\t", index=False, float_format="%.6g"), True
-    )
-    outputs.write_json(request.output_dir / fields.METRICS_FILE, metrics, True)
+    try:
+        _write_tables(request.output_dir, result, metrics)
+        checkpoint.save(request.output_dir / fields.CHECKPOINT_FILE, model, facts, known)
+    except BaseException:  # a folder with half of its files would look like a result
+        for name in (fields.HISTORY_FILE, fields.METRICS_FILE):
+            (request.output_dir / name).unlink(missing_ok=True)
+        raise
     return metrics
+
+
+def _write_tables(folder: Path, result: training.Fit, metrics: dict[str, Any]) -> None:
+    rows = [{"epoch": i + 1, **row} for i, row in enumerate(result.history)]
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["epoch", "train_loss", "valid_loss", "learning_rate"])
+    outputs.write_text(folder / fields.HISTORY_FILE, table.to_csv(sep="\t", index=False, float_format="%.6g"), True)
+    outputs.write_json(folder / fields.METRICS_FILE, metrics, True)
 
 
 def parse_settings(model_class: type[CrossModalModel], changes: tuple[str, ...]) -> ModelSettings:

@@ -91,7 +91,7 @@ def _require_room(path: Path, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise InputRefused(
-            f"the prediction takes {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            f"the prediction takes {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free",
             where=str(path),
             do="free space, predict fewer cells (--rows) or write elsewhere",
         )
