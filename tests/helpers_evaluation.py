@@ -59,7 +59,7 @@ def paired(cells: int = 240, genes: int = 40, peaks: int = 90, seed: int = 0) ->
 
 def prediction(mdata: mu.MuData, target: str, source: str, noise: float = 0.3, seed: int = 1) -> ad.AnnData:
     """A good but noisy prediction of the test cells: the truth, shrunk, with noise."""
-    from xmodal.transforms import to_scale
+    from xmodal.data.transforms import to_scale
 
     rng = np.random.default_rng(seed)
     adata = mdata.mod[target]

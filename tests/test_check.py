@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from helpers_data import GENES, REAL, cells, needs_real, pair, write, write_10x
-from xmodal.checking import check
 from xmodal.cli.check import command
+from xmodal.data.checking import check
 from xmodal.errors import InputRefused, UsageRefused
 
 
@@ -86,7 +86,7 @@ def test_cortex() -> None:
 
 
 def test_how_cells_fit_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xmodal import prediction
+    from xmodal.predicting import prediction
 
     def fit(coverage: float, genome: str, level: str) -> dict[str, Any]:
         return {

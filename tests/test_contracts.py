@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 from helpers_data import GENES, PEAKS, cells
-from xmodal import contracts
+from xmodal.data import contracts
 from xmodal.errors import InputRefused
 
 

@@ -11,13 +11,15 @@ import scipy.stats
 import torch
 
 from conftest import call_xmodal
-from xmodal import genes, io, registry, training
-from xmodal.batches import Cells, cells_of
-from xmodal.intervals import parse_peaks
+from xmodal import registry
+from xmodal.data import genes, io
+from xmodal.data.batches import Cells, cells_of
+from xmodal.data.intervals import parse_peaks
+from xmodal.data.vocabulary import Vocabulary
+from xmodal.learning import training
+from xmodal.learning.run_training import parse_settings
 from xmodal.models.crossmp import CrossMP
 from xmodal.models.likelihoods import Head
-from xmodal.run_training import parse_settings
-from xmodal.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from helpers_evaluation import files, paired, prediction
 from xmodal.cli.evaluate import command
 from xmodal.errors import InputRefused, UsageRefused
-from xmodal.evaluation import evaluate
-from xmodal.evaluation_settings import EvaluationSettings
+from xmodal.scores.evaluation import evaluate
+from xmodal.scores.evaluation_settings import EvaluationSettings
 
 QUICK = EvaluationSettings(controls="mean", umap_cells=0)
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from conftest import call_xmodal
-from xmodal import checkpoint, registry
+from xmodal import registry
+from xmodal.learning import checkpoint
 from xmodal.models.base import GradientSettings
 
 QUICK = {"epochs": "2"}  # for models trained by gradient

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from helpers_data import REAL, needs_real
-from xmodal import genome
+from xmodal.data import genome
 from xmodal.errors import InputRefused
 
 

@@ -13,9 +13,9 @@ import pytest
 import scipy.sparse as sp
 
 from helpers_data import GENES, PEAKS, REAL, cells, needs_real, pair, write, write_10x
-from xmodal import io
+from xmodal.data import io
+from xmodal.data.genome import genome_of
 from xmodal.errors import InputRefused
-from xmodal.genome import genome_of
 
 
 def test_h5ad_is_csr_float32_with_labels(tmp_path: Path) -> None:
@@ -144,7 +144,8 @@ FULL_DISK = """
 import resource, signal, sys
 sys.path.insert(0, sys.argv[2])
 from helpers_data import cells
-from xmodal import cli, io
+from xmodal import cli
+from xmodal.data import io
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 adata = cells([f"g{i}" for i in range(400)], 300)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

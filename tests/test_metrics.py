@@ -17,11 +17,11 @@ from scipy.stats import pearsonr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from helpers_evaluation import paired, prediction
-from xmodal import metrics
-from xmodal.evaluation import make_truth
-from xmodal.evaluation_settings import EvaluationSettings
-from xmodal.metrics import Matrix
-from xmodal.scoring import score
+from xmodal.scores import metrics
+from xmodal.scores.evaluation import make_truth
+from xmodal.scores.evaluation_settings import EvaluationSettings
+from xmodal.scores.metrics import Matrix
+from xmodal.scores.scoring import score
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,11 +13,11 @@ import scipy.sparse as sp
 from click.testing import CliRunner
 
 from helpers_data import GENES, PEAKS, REAL, cells, needs_real, pair, write, write_10x
-from xmodal import io, joining
 from xmodal.cli.prepare import command
+from xmodal.data import io, joining
+from xmodal.data.preparation import PrepareSettings, prepare
+from xmodal.data.samples import SampleFiles, read_samplesheet
 from xmodal.errors import InputRefused, UsageRefused, XmodalError
-from xmodal.preparation import PrepareSettings, prepare
-from xmodal.samples import SampleFiles, read_samplesheet
 
 
 def run(files: dict[str, Path], seed: int = 0, **settings: Any) -> tuple[mu.MuData, dict[str, Any]]:

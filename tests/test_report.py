@@ -18,7 +18,7 @@ from helpers_evaluation import files, training_folder
 from xmodal.cli.evaluate import command as evaluate_command
 from xmodal.cli.report import command
 from xmodal.errors import InputRefused, UsageRefused
-from xmodal.verdicts import judge
+from xmodal.scores.verdicts import judge
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 

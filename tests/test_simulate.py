@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 
-from xmodal import io
 from xmodal.cli import cli
+from xmodal.data import io
+from xmodal.data.genes import links_from_distance, links_from_table, read_gene_table
 from xmodal.errors import InputRefused, UsageRefused
 from xmodal.fields import SPLIT, TEST, TRAIN, VALID
-from xmodal.genes import links_from_distance, links_from_table, read_gene_table
-from xmodal.simulate import PRESETS, SimulateSettings, simulate
-from xmodal.simulation_oracle import pearson, run_oracle
+from xmodal.simulation.simulate import PRESETS, SimulateSettings, simulate
+from xmodal.simulation.simulation_oracle import pearson, run_oracle
 
 SMALL = {"cells": 300, "genes": 60, "peaks": 120}
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from xmodal import splits
+from xmodal.data import splits
 from xmodal.errors import InputRefused, UsageRefused
 
 

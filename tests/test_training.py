@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from conftest import XMODAL, call_xmodal
-from xmodal import io, registry, training
-from xmodal.batches import Cells, cells_of
-from xmodal.run_training import parse_settings
-from xmodal.vocabulary import Vocabulary
+from xmodal import registry
+from xmodal.data import io
+from xmodal.data.batches import Cells, cells_of
+from xmodal.data.vocabulary import Vocabulary
+from xmodal.learning import training
+from xmodal.learning.run_training import parse_settings
 
 
 @pytest.fixture(scope="module")

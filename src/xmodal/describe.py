@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from xmodal import checkpoint as checkpoints
 from xmodal import provenance, registry
 from xmodal.errors import UsageRefused
+from xmodal.learning import checkpoint as checkpoints
 
 
 def models() -> dict[str, Any]:

@@ -27,8 +27,9 @@ def command(
     Files of different modalities are taken as one sample.  NAME=FILE says which modality an h5ad holds.
     Without --checkpoint the job is training, with it prediction.  Exit code 3 where there are errors.
     """
-    from xmodal import checking, contracts, outputs
-    from xmodal.prepare_settings import parse_likelihoods
+    from xmodal import outputs
+    from xmodal.data import checking, contracts
+    from xmodal.data.prepare_settings import parse_likelihoods
 
     if json_path:
         outputs.refuse_existing(json_path, overwrite)

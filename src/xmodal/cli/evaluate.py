@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from xmodal.cli import options
-from xmodal.evaluation_settings import EvaluationSettings
+from xmodal.scores.evaluation_settings import EvaluationSettings
 
 
 def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
@@ -51,7 +51,9 @@ def command(
     """
     import time
 
-    from xmodal import evaluation, evaluation_files, io, outputs
+    from xmodal import outputs
+    from xmodal.data import io
+    from xmodal.scores import evaluation, evaluation_files
 
     start = time.monotonic()
     settings.control_names()

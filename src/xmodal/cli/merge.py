@@ -15,8 +15,8 @@ from xmodal.cli.options import WRITABLE, common
 @common
 def command(parts: tuple[Path, ...], output: Path, threads: int, device: str, seed: int, overwrite: bool) -> None:
     """Join PARTS, predictions of row ranges, into the file that one run over all rows would have written."""
-    from xmodal.merging import merge
     from xmodal.outputs import refuse_existing
+    from xmodal.predicting.merging import merge
 
     refuse_existing(output, overwrite)
     click.echo(f"{merge(list(parts), output, overwrite)} cells from {len(parts)} parts -> {output}")

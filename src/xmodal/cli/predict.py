@@ -78,8 +78,8 @@ def command(
     if (rows or numbers) and output.suffix != ".h5ad":
         raise UsageRefused("--rows and --shard write .h5ad; `xmodal merge` joins them")
     from xmodal.outputs import refuse_existing
-    from xmodal.prediction import Request
-    from xmodal.run_prediction import run
+    from xmodal.predicting.prediction import Request
+    from xmodal.predicting.run_prediction import run
 
     refuse_existing(output, overwrite)
     request = Request(

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xmodal.cli import options
+from xmodal.data.prepare_settings import PrepareSettings
 from xmodal.errors import UsageRefused
 from xmodal.fields import ATAC, PROTEIN, RNA
-from xmodal.prepare_settings import PrepareSettings
 
 if TYPE_CHECKING:
-    from xmodal.samples import SampleFiles
+    from xmodal.data.samples import SampleFiles
 
 log = logging.getLogger(__name__)
-PATH = click.Path(path_type=Path)  # what is wrong with it is said by xmodal.io, with exit 3
+PATH = click.Path(path_type=Path)  # what is wrong with it is said by xmodal.data.io, with exit 3
 
 
 @click.command("prepare")
@@ -42,7 +42,8 @@ def command(
     files = _files(given)
     if output.suffix != ".h5mu":
         raise UsageRefused(f"--output {output}: the name must end in .h5mu")
-    from xmodal import io, outputs, preparation
+    from xmodal import outputs
+    from xmodal.data import io, preparation
 
     for path in [p for p in (output, summary) if p]:
         outputs.refuse_existing(path, overwrite)
@@ -54,7 +55,7 @@ def command(
 
 
 def _files(given: dict[str, Any]) -> list[SampleFiles]:
-    from xmodal.samples import SampleFiles, read_samplesheet
+    from xmodal.data.samples import SampleFiles, read_samplesheet
 
     files = {name: given[name] for name in (RNA, ATAC, PROTEIN, "h5", "h5mu") if given[name]}
     for pair in given["others"]:

@@ -30,7 +30,8 @@ def command(output: Path, multiqc_dir: Path | None, title: str, overwrite: bool,
 
     Every part is optional, but at least one must be given.
     """
-    from xmodal import multiqc_sections, outputs, report, report_inputs
+    from xmodal import outputs
+    from xmodal.reporting import multiqc_sections, report, report_inputs
 
     outputs.refuse_existing(output, overwrite)
     if multiqc_dir is not None:

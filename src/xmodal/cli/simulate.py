@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from xmodal.cli import options
-from xmodal.simulate_settings import PRESETS, SimulateSettings
+from xmodal.simulation.simulate_settings import PRESETS, SimulateSettings
 
 
 @click.command("simulate")
@@ -32,9 +32,9 @@ def command(
     With --oracle, simulation.json says how well an oracle and a linear predictor do; prints those numbers.
     """
     from xmodal import outputs
-    from xmodal.simulate import simulate
-    from xmodal.simulation_files import write_simulation
-    from xmodal.simulation_oracle import run_oracle
+    from xmodal.simulation.simulate import simulate
+    from xmodal.simulation.simulation_files import write_simulation
+    from xmodal.simulation.simulation_oracle import run_oracle
 
     outputs.refuse_existing(output_dir, overwrite)
     given = {name: value for name, value in settings.model_dump().items()

@@ -41,7 +41,7 @@ def command(
     A run that was stopped goes on from OUTPUT_DIR/state.safetensors where that exists.
     """
     from xmodal import devices
-    from xmodal.run_training import TrainRequest, run
+    from xmodal.learning.run_training import TrainRequest, run
 
     request = TrainRequest(model, output_dir, changes, gene_table, links, seed, threads, overwrite)
     metrics: dict[str, Any] = run(prepared, request, devices.choose(device, threads, seed))

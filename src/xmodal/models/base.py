@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from xmodal.errors import NotApplicable
 
 if TYPE_CHECKING:
-    from xmodal.batches import Batch, Cells
-    from xmodal.vocabulary import Vocabulary
+    from xmodal.data.batches import Batch, Cells
+    from xmodal.data.vocabulary import Vocabulary
 
 
 class ModelSettings(BaseModel):
@@ -22,7 +22,7 @@ class ModelSettings(BaseModel):
 
 
 class GradientSettings(ModelSettings):
-    """Settings of a model that :func:`xmodal.training.fit` trains by gradient."""
+    """Settings of a model that :func:`xmodal.learning.training.fit` trains by gradient."""
 
     epochs: int = Field(300, ge=0, description="Most epochs to train.")
     batch_size: int = Field(512, ge=2, description="Cells in a minibatch.")

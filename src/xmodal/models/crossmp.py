@@ -13,13 +13,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from xmodal import fields
-from xmodal.batches import Batch, Cells
+from xmodal.data.batches import Batch, Cells
 from xmodal.models.base import CrossModalModel, GradientSettings
 from xmodal.models.layers import BlockDecoder, BlockEncoder, Standardise, block
 from xmodal.models.likelihoods import Head
 
 if TYPE_CHECKING:
-    from xmodal.vocabulary import Vocabulary
+    from xmodal.data.vocabulary import Vocabulary
 
 CALIBRATION_CELLS = 4_000
 

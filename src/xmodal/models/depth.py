@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from xmodal import fields
-from xmodal.batches import Batch, Cells
+from xmodal.data.batches import Batch, Cells
+from xmodal.data.vocabulary import Vocabulary
 from xmodal.models.base import CrossModalModel, ModelSettings
 from xmodal.models.mean import CHUNK
-from xmodal.vocabulary import Vocabulary
 
 TINY = 1e-3  # below this a linear prediction of a probability bends towards 0 instead of going through it
 

@@ -11,8 +11,8 @@ from xmodal import fields
 from xmodal.models.mean import column_means
 
 if TYPE_CHECKING:
-    from xmodal.batches import Batch, Cells
-    from xmodal.vocabulary import Modality
+    from xmodal.data.batches import Batch, Cells
+    from xmodal.data.vocabulary import Modality
 
 CLIP_QUANTILES = (0.005, 0.995)  # z-scores outside the central 99 % are cut, as CrossMP does
 SPREAD_FLOOR = 1e-6  # a feature that never varies is left at zero, not divided by nothing

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmodal import fields
+from xmodal.data.transforms import CP
 from xmodal.models.mean import column_means
-from xmodal.transforms import CP
 
 if TYPE_CHECKING:
-    from xmodal.batches import Batch, Cells
-    from xmodal.vocabulary import Modality
+    from xmodal.data.batches import Batch, Cells
+    from xmodal.data.vocabulary import Modality
 
 EPS = 1e-8
 

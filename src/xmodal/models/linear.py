@@ -17,12 +17,12 @@ from pydantic import Field
 from torch import Tensor
 
 from xmodal import fields
-from xmodal.batches import Batch, Cells
+from xmodal.data.batches import Batch, Cells
 from xmodal.models.base import CrossModalModel, ModelSettings
 from xmodal.models.depth import to_probability
 
 if TYPE_CHECKING:
-    from xmodal.vocabulary import Vocabulary
+    from xmodal.data.vocabulary import Vocabulary
 
 Array = npt.NDArray[np.float32]
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xmodal.batches import Batch, Cells
+from xmodal.data.batches import Batch, Cells
+from xmodal.data.vocabulary import Vocabulary
 from xmodal.models.base import CrossModalModel, ModelSettings
-from xmodal.vocabulary import Vocabulary
 
 CHUNK = 512  # cells made dense at once
 

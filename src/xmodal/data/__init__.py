@@ -1,0 +1,1 @@
+"""Cells: reading, checking, joining, splitting, aligning, and as tensors."""

@@ -1,0 +1,157 @@
+"""Cells in memory, and minibatches of them as tensors.  Matrices stay sparse; only a minibatch is dense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from xmodal.data.transforms import to_scale
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+    from xmodal.data.vocabulary import Vocabulary
+
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A minibatch.
+
+    Per modality: raw ``counts`` and ``values`` on its scale, (cells, features); ``depth`` and ``present``, (cells,).
+
+    Cells that lack a modality have zero rows there and ``present`` False: a missing modality is normal input.
+    """
+
+    counts: dict[str, Tensor]
+    values: dict[str, Tensor]
+    depth: dict[str, Tensor]
+    present: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.present.values())))
+
+    def to(self, device: torch.device) -> Batch:
+        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {k: v.to(device, non_blocking=True) for k, v in tensors.items()}
+
+        return Batch(move(self.counts), move(self.values), move(self.depth), move(self.present))
+
+    def rows(self, index: Tensor) -> Batch:
+        """The cells ``index`` of this batch."""
+
+        def take(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {k: v[index] for k, v in tensors.items()}
+
+        return Batch(take(self.counts), take(self.values), take(self.depth), take(self.present))
+
+    def only(self, name: str) -> Batch:
+        """The same cells as if only modality ``name`` had been measured."""
+        return replace(self, present={m: p if m == name else torch.zeros_like(p) for m, p in self.present.items()})
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells in the vocabulary's features.  ``counts[m]``: CSR (cells, features); ``depth[m]``, ``present[m]``: (cells,)."""
+
+    vocabulary: Vocabulary
+    names: npt.NDArray[np.str_]
+    counts: dict[str, sp.csr_matrix]
+    depth: dict[str, npt.NDArray[np.float32]]
+    present: dict[str, npt.NDArray[np.bool_]]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def subset(self, rows: Index) -> Cells:
+        return Cells(
+            self.vocabulary,
+            self.names[rows],
+            {m: x[rows] for m, x in self.counts.items()},
+            {m: d[rows] for m, d in self.depth.items()},
+            {m: p[rows] for m, p in self.present.items()},
+        )
+
+    def having(self, *modalities: str) -> Cells:
+        """Only the cells that were measured in all of ``modalities``."""
+        keep = np.logical_and.reduce([self.present[m] for m in modalities])
+        return self if keep.all() else self.subset(np.flatnonzero(keep))
+
+    def values(self, modality: str, rows: slice | Index = slice(None)) -> npt.NDArray[np.float32]:
+        """Dense values of ``modality`` on its scale, (cells, features)."""
+        scale = self.vocabulary[modality].scale
+        return to_scale(self.counts[modality][rows], self.depth[modality][rows], scale)
+
+    def batch(self, rows: slice | Index, size: int | None = None) -> Batch:
+        """The cells ``rows`` as tensors; with ``size`` padded with empty cells to exactly that many.
+
+        Prediction always pads: matrix products then have one shape, and a cell's result does not depend on its shard.
+        """
+        counts, values, depth, present = {}, {}, {}, {}
+        for m, matrix in self.counts.items():
+            x = matrix[rows].toarray()
+            d, p = self.depth[m][rows], self.present[m][rows]
+            v = to_scale(x, d, self.vocabulary[m].scale)
+            counts[m], values[m], depth[m], present[m] = (torch.from_numpy(_padded(a, size)) for a in (x, v, d, p))
+        return Batch(counts, values, depth, present)
+
+    def minibatches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """All cells once, shuffled by ``generator`` where given; a last batch of one cell is left out when shuffling."""
+        order = np.arange(len(self))
+        if generator is not None:
+            order = torch.randperm(len(self), generator=generator).numpy()
+        for start in range(0, len(self), size):
+            rows = order[start : start + size]
+            if generator is not None and len(rows) < 2 < len(self):
+                continue  # batch normalisation has no variance to learn from one cell
+            yield self.batch(rows)
+
+
+def _padded(array: npt.NDArray[Any], size: int | None) -> npt.NDArray[Any]:
+    if size is None or len(array) == size:
+        return np.ascontiguousarray(array)
+    out = np.zeros((size, *array.shape[1:]), array.dtype)
+    out[: len(array)] = array
+    return out
+
+
+def cells_of(mdata: MuData, vocabulary: Vocabulary) -> Cells:
+    """All cells of a prepared file whose features *are* the vocabulary (training); new files go through alignment."""
+    from xmodal.data.alignment import align
+
+    aligned = {m: align(adata, vocabulary[m])[:2] for m, adata in mdata.mod.items() if m in vocabulary.modalities}
+    return spread(vocabulary, mdata.obs_names.to_numpy(str), {m: mdata.mod[m].obs_names for m in aligned}, aligned)
+
+
+def spread(
+    vocabulary: Vocabulary, names: npt.NDArray[np.str_], measured: dict[str, Any], aligned: dict[str, Any]
+) -> Cells:
+    """Put each modality's rows where its cells stand in ``names``; cells without it get an empty row."""
+    counts, depth, present = {}, {}, {}
+    position = {name: i for i, name in enumerate(names)}
+    for m, modality in vocabulary.modalities.items():
+        total = np.zeros(len(names), np.float32)
+        has = np.zeros(len(names), bool)
+        if m not in aligned:
+            counts[m], depth[m], present[m] = sp.csr_matrix((len(names), len(modality)), dtype=np.float32), total, has
+            continue
+        x, d = aligned[m]
+        rows = np.array([position[str(n)] for n in measured[m]], dtype=np.int64)
+        if len(rows) == len(names) and (rows == np.arange(len(names))).all():
+            counts[m] = x
+        else:
+            place = sp.csr_matrix(
+                (np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))), (len(names), len(rows))
+            )
+            counts[m] = (place @ x).tocsr()
+        total[rows], has[rows] = d, True
+        depth[m], present[m] = total, has
+    return Cells(vocabulary, names, counts, depth, present)

@@ -1,0 +1,161 @@
+"""What a checkpoint knows: its modalities, their features in order, and the peak-gene links.
+
+The vocabulary is made once, from the prepared training file, and travels in the checkpoint; new cells are brought to it by
+:mod:`xmodal.data.alignment`, never the other way round.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse as sp
+
+from xmodal import fields
+from xmodal.errors import InputRefused
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+DEFAULT_SCALE = {  # what a likelihood is predicted on where the prepared file does not say
+    fields.NB: fields.LOG_CP10K,
+    fields.BERNOULLI: fields.BINARY,
+    fields.GAUSSIAN: fields.IDENTITY,
+}
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One modality: ``features`` in the order of the checkpoint, its likelihood, its scale, its genome (None: unknown)."""
+
+    name: str
+    likelihood: str
+    scale: str
+    features: tuple[str, ...]
+    gene_ids: tuple[str, ...] | None = None
+    genome: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def units(self) -> str:
+        return fields.UNITS[self.scale]
+
+    @cached_property
+    def peaks(self) -> pd.DataFrame | None:
+        """``chrom, start, end`` of every feature, or None where features are not genomic intervals."""
+        if self.likelihood != fields.BERNOULLI:
+            return None
+        from xmodal.data.intervals import parse_peaks
+
+        try:
+            return parse_peaks(self.features)
+        except InputRefused:
+            return None  # a binary modality that is not peaks, e.g. methylated genes
+
+    def blocks(self) -> list[npt.NDArray[np.int64]]:
+        """Feature indices by chromosome, in order of first appearance; one block where there are no chromosomes."""
+        if self.peaks is None:
+            return [np.arange(len(self))]
+        chroms = self.peaks["chrom"].to_numpy()
+        return [np.flatnonzero(chroms == c) for c in dict.fromkeys(chroms)]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Modalities by name, and the gene-activity links between peaks and genes, (peaks, genes), where known."""
+
+    modalities: dict[str, Modality]
+    links: sp.csr_matrix | None = field(default=None, compare=False)
+
+    def __getitem__(self, name: str) -> Modality:
+        return self.modalities[name]
+
+    def __iter__(self) -> Any:
+        return iter(self.modalities)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object; the links travel as tensors (:meth:`link_tensors`) since they may be millions."""
+        return {
+            "modalities": [
+                {
+                    "name": m.name,
+                    "likelihood": m.likelihood,
+                    "scale": m.scale,
+                    "genome": m.genome,
+                    "features": list(m.features),
+                    "gene_ids": list(m.gene_ids) if m.gene_ids else None,
+                }
+                for m in self.modalities.values()
+            ]
+        }
+
+    def link_tensors(self) -> dict[str, npt.NDArray[Any]]:
+        if self.links is None:
+            return {}
+        coo = self.links.tocoo()
+        return {
+            "links.peak": coo.row.astype(np.int32),
+            "links.gene": coo.col.astype(np.int32),
+            "links.weight": coo.data.astype(np.float32),
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> Vocabulary:
+        modalities = {
+            m["name"]: Modality(
+                m["name"],
+                m["likelihood"],
+                m["scale"],
+                tuple(m["features"]),
+                tuple(m["gene_ids"]) if m["gene_ids"] else None,
+                m["genome"],
+            )
+            for m in content["modalities"]
+        }
+        links = None
+        if "links.peak" in tensors:
+            shape = (len(modalities[fields.ATAC]), len(modalities[fields.RNA]))
+            links = sp.csr_matrix(
+                (tensors["links.weight"], (tensors["links.peak"], tensors["links.gene"])), shape=shape
+            )
+        return cls(modalities, links)
+
+    @classmethod
+    def from_prepared(cls, mdata: MuData, links: sp.csr_matrix | None = None) -> Vocabulary:
+        """The vocabulary of a prepared file: every modality, all its features, in the file's order."""
+        described = prepared_settings(mdata)["modalities"]
+        modalities = {}
+        for name, adata in mdata.mod.items():
+            about = described.get(name)
+            if about is None:
+                raise InputRefused(
+                    f"modality '{name}' has no likelihood in uns['{fields.UNS}']", do="run xmodal prepare again"
+                )
+            ids = adata.var[fields.GENE_ID].astype(str) if fields.GENE_ID in adata.var else None
+            modalities[name] = Modality(
+                name,
+                about["likelihood"],
+                about.get("scale") or DEFAULT_SCALE[about["likelihood"]],
+                tuple(map(str, adata.var_names)),
+                tuple(ids) if ids is not None else None,
+                about.get("genome"),
+            )
+        return cls(modalities, links)
+
+
+def prepared_settings(mdata: MuData) -> dict[str, Any]:
+    """The ``settings`` of a prepared file; refuses a file that ``xmodal prepare`` did not write."""
+    about = mdata.uns.get(fields.UNS, {})
+    if (not isinstance(about, dict) and not hasattr(about, "get")) or about.get("schema") != fields.PREPARED_SCHEMA:
+        raise InputRefused(
+            "this file was not written by xmodal prepare", do="run `xmodal prepare --h5mu FILE --output prepared.h5mu`"
+        )
+    settings: dict[str, Any] = json.loads(about["settings"])
+    return settings

@@ -1,0 +1,1 @@
+"""The loop, the checkpoint, and what the training cells looked like."""

@@ -1,0 +1,140 @@
+"""The checkpoint: one safetensors file whose header holds exactly one key, ``xmodal``.  Never pickle.
+
+One key, since the header's order of several keys is not fixed: equal models must give equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xmodal import __version__, fields, registry
+from xmodal.data.vocabulary import Vocabulary
+from xmodal.errors import InputRefused, UsageRefused
+from xmodal.learning.novelty import Novelty
+from xmodal.outputs import replacing
+
+if TYPE_CHECKING:
+    from xmodal.models.base import CrossModalModel
+
+KEY = "xmodal"
+CONTENT = "weights and statistics over training cells; group means of at least 20 cells; no single cell"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint.  ``header``: what ``xmodal models FILE`` shows; ``novelty``: what the training cells looked like."""
+
+    model: CrossModalModel
+    header: dict[str, Any]
+    novelty: dict[str, Novelty] = field(default_factory=dict)
+
+
+def save(path: Path, model: CrossModalModel, training: dict[str, Any], novelty: dict[str, Novelty]) -> None:
+    """Write ``model`` to ``path``.  ``training``: split, seed and filters, all JSON; the file is replaced in one step."""
+    from safetensors.numpy import save_file
+
+    header = {
+        "format": fields.CHECKPOINT_FORMAT,
+        "version": __version__,
+        "model": model.name,
+        "settings": model.settings.model_dump(mode="json"),
+        "vocabulary": model.vocabulary.to_json(),
+        "genome": {m: v.genome for m, v in model.vocabulary.modalities.items()},
+        "directions": [list(d) for d in model.directions()],
+        "training": training,
+        "content": CONTENT,
+    }
+    tensors = {f"model.{k}": v.detach().cpu().contiguous().numpy() for k, v in model.state_dict().items()}
+    tensors |= {f"vocabulary.{k}": v for k, v in model.vocabulary.link_tensors().items()}
+    for m, known in novelty.items():
+        tensors |= {f"novelty.{m}.{k}": v for k, v in known.tensors().items()}
+    with replacing(path, overwrite=True) as temporary:
+        save_file(
+            {k: np.require(v, requirements="C") for k, v in tensors.items()},
+            temporary,
+            {KEY: json.dumps(header, sort_keys=True)},
+        )
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header alone, in milliseconds; refuses what is not an xmodal checkpoint of a known format."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise InputRefused(
+            "there is no such checkpoint", where=str(path), do="give the model.safetensors that train wrote"
+        )
+    try:
+        with safe_open(path, "np") as handle:
+            text = (handle.metadata() or {}).get(KEY)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputRefused(
+            f"not a readable safetensors file ({error})",
+            where=str(path),
+            do="copy or train it again; it is cut or corrupt",
+        ) from None
+    if text is None:
+        raise InputRefused(
+            "a safetensors file, but not an xmodal checkpoint",
+            where=str(path),
+            do="give the model.safetensors that train wrote",
+        )
+    header: dict[str, Any] = json.loads(text)
+    if header.get("format") != fields.CHECKPOINT_FORMAT:
+        raise InputRefused(
+            f"checkpoint format {header.get('format')} (written by xmodal {header.get('version')}); this is xmodal "
+            f"{__version__}, which reads format {fields.CHECKPOINT_FORMAT}",
+            where=str(path),
+            do="use the xmodal that wrote it, or train again",
+        )
+    return header
+
+
+def load(path: Path) -> Checkpoint:
+    """Load strictly: every tensor there and of its shape, or refused with what differs."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    header = read_header(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputRefused(f"cannot be read to the end ({error})", where=str(path), do="copy it again") from None
+    model_class = _model_class(path, header)
+    vocabulary = Vocabulary.from_json(header["vocabulary"], _under("vocabulary.", tensors))
+    model = model_class.build(model_class.Settings(**header["settings"]), vocabulary)
+    _fill(path, model, _under("model.", tensors))
+    known = {m: _under(f"novelty.{m}.", tensors) for m in vocabulary}
+    return Checkpoint(model.eval(), header, {m: Novelty.from_tensors(t) for m, t in known.items() if t})
+
+
+def _model_class(path: Path, header: dict[str, Any]) -> type[CrossModalModel]:
+    try:
+        return registry.get(header["model"])
+    except UsageRefused:
+        raise InputRefused(
+            f"made by model '{header['model']}', which is not installed here (known: {', '.join(registry.names())})",
+            where=str(path),
+            do="install the package that brings this model",
+        ) from None
+
+
+def _fill(path: Path, model: CrossModalModel, tensors: dict[str, Any]) -> None:
+    import torch
+
+    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    given = {k: tuple(v.shape) for k, v in tensors.items()}
+    if expected != given:
+        odd = sorted(k for k in expected.keys() | given.keys() if expected.get(k) != given.get(k))
+        shown = "; ".join(f"{k}: expected {expected.get(k)}, found {given.get(k)}" for k in odd[:3])
+        raise InputRefused(f"{len(odd)} tensors do not fit the model ({shown})", where=str(path), do="train again")
+    model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}, strict=True)
+
+
+def _under(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,222 @@
+"""From a prepared file to a trained checkpoint with its history and metrics."""
+
+from __future__ import annotations
+
+import logging
+import re
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+
+from xmodal import fields, outputs, registry
+from xmodal.data import contracts, io, splits
+from xmodal.data.batches import Cells, cells_of
+from xmodal.data.vocabulary import Vocabulary, prepared_settings
+from xmodal.errors import InputRefused, NotApplicable, UsageRefused
+from xmodal.learning import checkpoint, novelty, training
+from xmodal.models.base import GradientSettings
+
+if TYPE_CHECKING:
+    import torch
+    from mudata import MuData
+
+    from xmodal.models.base import CrossModalModel, ModelSettings
+
+log = logging.getLogger(__name__)
+NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What ``xmodal train`` was asked for.  ``changes``: settings of the model as ``name=value`` texts."""
+
+    model: str
+    output_dir: Path
+    changes: tuple[str, ...] = ()
+    gene_table: Path | None = None
+    links: Path | None = None
+    seed: int = 0
+    threads: int = 1
+    overwrite: bool = False
+    save_every: float = 30.0
+
+
+def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, Any]:
+    """Train on ``path`` and write checkpoint, history and metrics; returns the metrics."""
+    started = time.monotonic()
+    model_class = registry.get(request.model)
+    settings = parse_settings(model_class, request.changes)
+    state = request.output_dir / fields.STATE_FILE
+    for name in (fields.CHECKPOINT_FILE, fields.HISTORY_FILE, fields.METRICS_FILE):
+        outputs.refuse_existing(request.output_dir / name, request.overwrite)
+    mdata = io.read_cells(path)
+    about = _checked(mdata, path)
+    warnings: list[str] = []
+    vocabulary = Vocabulary.from_prepared(mdata, peak_gene_links(mdata, request, warnings))
+    cells = cells_of(mdata, vocabulary)
+    train, valid, split = _split(mdata, cells, about, request.seed)
+    if not issubclass(model_class.Settings, GradientSettings):
+        train = cells.subset(np.flatnonzero(np.isin(cells.names, [*train.names, *valid.names])))  # nothing to choose
+    _require_enough(model_class, vocabulary, train, path)
+    request.output_dir.mkdir(parents=True, exist_ok=True)
+    log.info(
+        "%s: %d training and %d validation cells; %s",
+        model_class.name,
+        len(train),
+        len(valid),
+        ", ".join(f"{m} {len(v)} features" for m, v in vocabulary.modalities.items()),
+    )
+    model = model_class.build(settings, vocabulary)
+    result = training.fit(model, train, valid, device, seed=request.seed, state=state, save_every=request.save_every)
+    warnings += result.warnings
+    fitted = {
+        m: novelty.fit(train.having(m).counts[m], v.likelihood, request.seed) for m, v in vocabulary.modalities.items()
+    }
+    known = {m: n for m, n in fitted.items() if n is not None}
+    metrics = {
+        **_metrics(model, result, split, about),
+        "seed": request.seed,
+        "warnings": warnings,
+        "timing": {
+            "train_s": round(time.monotonic() - started, 1),
+            "peak_mib": _peak_mib(),
+            "threads": request.threads,
+            "device": device.type,
+        },
+    }
+    facts = {k: metrics[k] for k in ("split", "filters", "epochs", "best_epoch", "seed", "losses")}
+    try:
+        _write_tables(request.output_dir, result, metrics)
+        checkpoint.save(request.output_dir / fields.CHECKPOINT_FILE, model, facts, known)
+    except BaseException:  # a folder with half of its files would look like a result
+        for name in (fields.HISTORY_FILE, fields.METRICS_FILE):
+            (request.output_dir / name).unlink(missing_ok=True)
+        raise
+    return metrics
+
+
+def _write_tables(folder: Path, result: training.Fit, metrics: dict[str, Any]) -> None:
+    rows = [{"epoch": i + 1, **row} for i, row in enumerate(result.history)]
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["epoch", "train_loss", "valid_loss", "learning_rate"])
+    outputs.write_text(folder / fields.HISTORY_FILE, table.to_csv(sep="\t", index=False, float_format="%.6g"), True)
+    outputs.write_json(folder / fields.METRICS_FILE, metrics, True)
+
+
+def parse_settings(model_class: type[CrossModalModel], changes: tuple[str, ...]) -> ModelSettings:
+    """Settings of a model from ``name=value`` texts; an unknown name gets its near names, a bad value its range."""
+    values: dict[str, Any] = {}
+    known = model_class.Settings.model_fields
+    for change in changes:
+        name, found, text = change.partition("=")
+        if not found:
+            raise UsageRefused(f"--set {change}: write NAME=VALUE")
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known) or 'none'}"
+            raise UsageRefused(f"--set {name}: model '{model_class.name}' has no such setting; {hint}")
+        values[name] = text
+    try:
+        return model_class.Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageRefused(f"--set {'.'.join(map(str, first['loc']))}={first['input']}: {first['msg']}") from None
+
+
+def peak_gene_links(mdata: MuData, request: TrainRequest, warnings: list[str]) -> Any:
+    """Links (peaks, genes) from ``--links`` or ``--gene-table``; None, with a warning, where neither is given."""
+    if fields.ATAC not in mdata.mod or fields.RNA not in mdata.mod:
+        return None
+    from xmodal.data import genes
+    from xmodal.data.intervals import parse_peaks
+
+    peaks, names = list(mdata.mod[fields.ATAC].var_names), list(mdata.mod[fields.RNA].var_names)
+    if request.links is not None:
+        links = genes.links_from_table(request.links, peaks, names)
+    elif request.gene_table is not None:
+        links = genes.links_from_distance(parse_peaks(peaks), names, genes.read_gene_table(request.gene_table))
+    else:
+        return None
+    if not links.nnz:
+        warnings.append("no gene of the file is linked to a peak of it: there is no gene-activity input")
+        log.warning(warnings[-1])
+        return None
+    linked = int((links.getnnz(0) > 0).sum())
+    log.info("%d peak-gene links; %d of %d genes have one", links.nnz, linked, len(names))
+    return links.tocsr()
+
+
+def _checked(mdata: MuData, path: Path) -> dict[str, Any]:
+    about = prepared_settings(mdata)
+    if len(mdata.mod) < 2:
+        raise InputRefused(
+            f"only '{next(iter(mdata.mod))}' is in it; training needs two modalities",
+            where=str(path),
+            do="prepare it with a second modality",
+        )
+    for name, adata in mdata.mod.items():
+        if not NAME.fullmatch(name):
+            raise InputRefused(
+                f"modality '{name}': only letters, digits and _ may be in a name", where=str(path), do="rename it"
+            )
+        kind = about["modalities"][name]
+        contracts.require(contracts.check_modality(name, adata, kind["likelihood"], kind["scale"]))
+    return about
+
+
+def _split(mdata: MuData, cells: Cells, about: dict[str, Any], seed: int) -> tuple[Cells, Cells, dict[str, Any]]:
+    """Training and validation cells by the file's own split; validation cells are drawn where it has none."""
+    if fields.SPLIT in mdata.obs:
+        part, facts = splits.from_file(mdata.obs, seed)
+    else:
+        part, facts = splits.assign(mdata.obs, by=None, seed=seed)
+    text = np.asarray(part.astype(str))
+    facts = {**about.get("split", {}), **{k: v for k, v in facts.items() if k not in about.get("split", {})}}
+    return cells.subset(np.flatnonzero(text == fields.TRAIN)), cells.subset(np.flatnonzero(text == fields.VALID)), facts
+
+
+def _require_enough(model_class: type[CrossModalModel], vocabulary: Vocabulary, train: Cells, path: Path) -> None:
+    names = list(vocabulary)
+    paired = max(len(train.having(a, b)) for i, a in enumerate(names) for b in names[i + 1 :])
+    if not paired:
+        raise NotApplicable(f"{path}: no training cell has two modalities; {model_class.name} learns from paired cells")
+    if paired < model_class.min_cells:
+        raise InputRefused(
+            f"{paired} paired training cells; model '{model_class.name}' needs {model_class.min_cells}",
+            where=str(path),
+            do="prepare more cells, or use --model linear (20) or --model mean (1)",
+        )
+
+
+def _metrics(
+    model: CrossModalModel, result: training.Fit, split: dict[str, Any], about: dict[str, Any]
+) -> dict[str, Any]:
+    last = result.history[result.best_epoch - 1] if result.best_epoch else {}
+    return {
+        "model": model.name,
+        "settings": model.settings.model_dump(mode="json"),
+        "modalities": {
+            m: {"features": len(v), "likelihood": v.likelihood, "scale": v.scale, "genome": v.genome}
+            for m, v in model.vocabulary.modalities.items()
+        },
+        "links": int(model.vocabulary.links.nnz) if model.vocabulary.links is not None else 0,
+        "directions": [list(d) for d in model.directions()],
+        "split": split,
+        "filters": about.get("options", {}),
+        "losses": {k: v for k, v in last.items() if k != "learning_rate"},
+        "epochs": len(result.history),
+        "best_epoch": result.best_epoch,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def _peak_mib() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak // (1024 * 1024 if sys.platform == "darwin" else 1024))

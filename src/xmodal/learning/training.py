@@ -1,0 +1,191 @@
+"""The one training loop, for every model."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from xmodal.errors import InputRefused
+from xmodal.learning import training_state
+from xmodal.models.base import CrossModalModel, GradientSettings
+
+if TYPE_CHECKING:
+    from xmodal.data.batches import Cells
+
+log = logging.getLogger(__name__)
+Row = dict[str, float]
+
+
+@dataclass
+class Fit:
+    """What training left behind: one row for each epoch, and the best of them."""
+
+    history: list[Row] = field(default_factory=list)
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Running:
+    """Everything that must survive a kill for training to go on exactly where it was."""
+
+    model: CrossModalModel
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau
+    shuffle: torch.Generator
+    fit: Fit
+    best: dict[str, torch.Tensor]
+
+    @property
+    def epoch(self) -> int:
+        return len(self.fit.history)
+
+
+def fit(
+    model: CrossModalModel,
+    train: Cells,
+    valid: Cells,
+    device: torch.device,
+    *,
+    seed: int = 0,
+    state: Path | None = None,
+    save_every: float = 30.0,
+) -> Fit:
+    """Train ``model`` in place and return its history; the weights are those of the best validation epoch.
+
+    ``state``: where the resumable state is kept while training runs (loaded first where it exists, removed at the end).
+    """
+    torch.manual_seed(seed)
+    model.prepare(train)
+    model.to(device)
+    running = start(model, seed)
+    settings = model.settings
+    if isinstance(settings, GradientSettings) and settings.epochs:
+        if state is not None and state.exists():
+            training_state.load(state, running)
+            log.info("going on from epoch %d of %s", running.epoch, state.name)
+        saving = Saving(state, save_every)
+        try:
+            _epochs(running, settings, (train, valid), device, saving)
+        except BaseException:
+            saving.stopped()
+            raise
+        model.load_state_dict(running.best)
+    model.eval()
+    with torch.no_grad():
+        model.finish(valid if len(valid) else train)
+    if state is not None:
+        state.unlink(missing_ok=True)
+    return running.fit
+
+
+def start(model: CrossModalModel, seed: int) -> Running:
+    """Optimizer, scheduler and generator of a fresh run."""
+    settings = model.settings
+    if not isinstance(settings, GradientSettings):
+        settings = GradientSettings(epochs=0)
+    parameters = list(model.parameters()) or [torch.nn.Parameter(torch.zeros(1))]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience
+    )
+    shuffle = torch.Generator().manual_seed(seed)
+    return Running(model, optimizer, scheduler, shuffle, Fit(), _copy(model))
+
+
+class Saving:
+    """Keeps the last whole epoch at hand: to disk every so often, and at once when the run is stopped (SIGTERM, Ctrl-C)."""
+
+    def __init__(self, path: Path | None, every: float) -> None:
+        self.path, self.every, self.saved = path, every, time.monotonic()
+        self.taken: training_state.Snapshot | None = None
+
+    def epoch_done(self, running: Running) -> None:
+        if self.path is None:
+            return
+        self.taken = training_state.snapshot(running)
+        if time.monotonic() - self.saved > self.every:
+            training_state.save(self.path, self.taken)
+            self.saved = time.monotonic()
+
+    def stopped(self) -> None:
+        if self.path is not None and self.taken is not None:
+            training_state.save(self.path, self.taken)
+            log.info("stopped; the state is kept in %s", self.path.name)
+
+
+def _epochs(
+    running: Running, settings: GradientSettings, cells: tuple[Cells, Cells], device: torch.device, saving: Saving
+) -> None:
+    result = running.fit
+    while running.epoch < settings.epochs and running.epoch - result.best_epoch < settings.patience:
+        row = _one_epoch(running, settings, cells, device)
+        if not math.isfinite(row["valid_loss"]):
+            raise InputRefused(
+                f"the loss is not finite in epoch {running.epoch + 1}",
+                do="lower the learning rate: --set learning_rate=0.001",
+            )
+        result.history.append(row)
+        running.scheduler.step(row["valid_loss"])
+        if row["valid_loss"] < result.best_loss:
+            result.best_loss, result.best_epoch, running.best = row["valid_loss"], running.epoch, _copy(running.model)
+        log.info(
+            "epoch %d/%d  train %.4f  valid %.4f  rate %.1e%s",
+            running.epoch,
+            settings.epochs,
+            row["train_loss"],
+            row["valid_loss"],
+            row["learning_rate"],
+            "  best" if result.best_epoch == running.epoch else "",
+        )
+        saving.epoch_done(running)
+
+
+def _one_epoch(running: Running, settings: GradientSettings, cells: tuple[Cells, Cells], device: torch.device) -> Row:
+    train, valid = cells
+    rate = running.optimizer.param_groups[0]["lr"]
+    running.model.train()
+    totals: Row = {}
+    for batch in train.minibatches(settings.batch_size, running.shuffle):
+        terms = running.model.loss(batch.to(device))
+        loss = torch.stack(list(terms.values())).sum()
+        running.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(running.model.parameters(), settings.clip)
+        running.optimizer.step()
+        _add(totals, terms, len(batch))
+    held = evaluate(running.model, valid if len(valid) else train, settings.batch_size, device)
+    row = {"train_loss": _mean_total(totals), "valid_loss": sum(held.values())}
+    return {**row, **{f"valid_{k}": v for k, v in held.items()}, "learning_rate": rate}
+
+
+@torch.no_grad()
+def evaluate(model: CrossModalModel, cells: Cells, size: int, device: torch.device) -> Row:
+    """Mean of each loss term over ``cells``."""
+    model.eval()
+    totals: Row = {}
+    for batch in cells.minibatches(size):
+        _add(totals, model.loss(batch.to(device)), len(batch))
+    count = totals.pop("cells", 0.0)
+    return {k: v / max(count, 1.0) for k, v in totals.items()}
+
+
+def _add(totals: Row, terms: dict[str, Any], cells: int) -> None:
+    for name, value in terms.items():
+        totals[name] = totals.get(name, 0.0) + float(value) * cells
+    totals["cells"] = totals.get("cells", 0.0) + cells
+
+
+def _mean_total(totals: Row) -> float:
+    return sum(v for k, v in totals.items() if k != "cells") / max(totals.get("cells", 0.0), 1.0)
+
+
+def _copy(model: CrossModalModel) -> dict[str, torch.Tensor]:
+    return {k: v.detach().clone() for k, v in model.state_dict().items()}

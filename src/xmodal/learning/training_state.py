@@ -1,0 +1,98 @@
+"""The resumable state of a running training: weights, optimizer, schedule, random numbers, history; one safetensors file.
+
+A run that is killed and goes on from this file ends with the same weights as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from xmodal.errors import InputRefused
+from xmodal.outputs import replacing
+
+if TYPE_CHECKING:
+    from xmodal.learning.training import Running
+
+KEY = "xmodal-state"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state after a whole epoch; a run stopped within an epoch goes on from the one before."""
+
+    tensors: dict[str, torch.Tensor]
+    header: str
+
+
+def snapshot(running: Running) -> Snapshot:
+    """Copy everything that must survive."""
+    tensors = {f"model.{k}": v for k, v in running.model.state_dict().items()}
+    tensors |= {f"best.{k}": v for k, v in running.best.items()}
+    for index, slots in running.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in slots.items()}
+    tensors |= {"random.torch": torch.get_rng_state(), "random.shuffle": running.shuffle.get_state()}
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    fit = running.fit
+    scheduler = {k: v for k, v in running.scheduler.state_dict().items() if isinstance(v, int | float | list)}
+    rates = [g["lr"] for g in running.optimizer.param_groups]
+    header = {
+        "history": fit.history,
+        "best_epoch": fit.best_epoch,
+        "best_loss": fit.best_loss,
+        "rates": rates,
+        "scheduler": scheduler,
+    }
+    return Snapshot({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, json.dumps(header))
+
+
+def save(path: Path, taken: Snapshot) -> None:
+    """Replace ``path`` in one step."""
+    from safetensors.torch import save_file
+
+    with replacing(path, overwrite=True) as temporary:
+        save_file(taken.tensors, temporary, {KEY: taken.header})
+
+
+def load(path: Path, running: Running) -> None:
+    """Bring ``running`` to the state in ``path``; refuses one of another model or of other settings."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    try:
+        with safe_open(path, "pt") as handle:
+            header: dict[str, Any] = json.loads((handle.metadata() or {})[KEY])
+        tensors = load_file(path)
+        running.model.load_state_dict(_under("model.", tensors))
+    except (KeyError, ValueError, RuntimeError, OSError) as error:
+        raise InputRefused(
+            f"this state of a stopped training does not fit ({type(error).__name__})",
+            where=str(path),
+            do="remove it to train from the start, or give the settings it was made with",
+        ) from None
+    running.best = _under("best.", tensors)
+    slots: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in _under("optimizer.", tensors).items():
+        index, name = key.split(".", 1)
+        slots.setdefault(int(index), {})[name] = value
+    state = running.optimizer.state_dict()
+    state["state"] = slots
+    for group, rate in zip(state["param_groups"], header["rates"], strict=True):
+        group["lr"] = rate
+    running.optimizer.load_state_dict(state)
+    running.scheduler.load_state_dict(header["scheduler"])
+    running.shuffle.set_state(tensors["random.shuffle"])
+    torch.set_rng_state(tensors["random.torch"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    running.fit.history, running.fit.best_epoch = header["history"], header["best_epoch"]
+    running.fit.best_loss = header["best_loss"]
+
+
+def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,1 @@
+"""Predictions of new cells: aligned, judged, streamed, merged."""

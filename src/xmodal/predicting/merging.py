@@ -1,0 +1,105 @@
+"""Joining the predictions of row ranges: the result is the file that one run over all rows would have written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xmodal import fields
+from xmodal.errors import InputRefused
+from xmodal.predicting import streaming
+from xmodal.predicting.prediction import BATCH, SCHEMA
+
+SAME = ("model", "checkpoint_sha256", "source", "target", "settings", "version")
+
+
+def merge(paths: list[Path], output: Path, overwrite: bool = False) -> int:
+    """Merge h5ad predictions into ``output``; returns the number of cells.
+
+    Refuses parts of different runs, gaps and overlaps, naming the rows.
+    """
+    import anndata as ad
+    import pandas as pd
+
+    parts = sorted((_open(path) for path in paths), key=lambda p: _range(p)[0])
+    try:
+        about = dict(parts[0].uns[fields.UNS])
+        _require_whole(parts, about)
+        about.pop("rows", None)
+        obs = ad.concat([ad.AnnData(obs=p.obs) for p in parts], join="outer").obs if len(parts) > 1 else parts[0].obs
+        obs = _categories_of(parts, obs)
+        streaming.write_h5ad(output, pd.DataFrame(obs), parts[0].var, about, _chunks(parts), overwrite)
+        return len(obs)
+    finally:
+        for part in parts:
+            part.file.close()
+
+
+def _open(path: Path) -> Any:
+    import anndata as ad
+
+    from xmodal.data.io import file_kind, refusing
+
+    if file_kind(path) != "h5ad":
+        raise InputRefused("only .h5ad predictions can be merged", where=str(path), do="predict shards to .h5ad")
+    with refusing(path):
+        part = ad.read_h5ad(path, backed="r")
+    about = part.uns.get(fields.UNS, {})
+    if not hasattr(about, "get") or about.get("schema") != SCHEMA:
+        raise InputRefused(
+            "this is not a prediction of xmodal", where=str(path), do="give files that xmodal predict wrote"
+        )
+    return part
+
+
+def _range(part: Any) -> tuple[int, int]:
+    text = part.uns[fields.UNS].get("rows", f"0:{part.n_obs}")
+    first, last = str(text).split(":")
+    return int(first), int(last)
+
+
+def _require_whole(parts: list[Any], about: dict[str, Any]) -> None:
+    import json
+
+    for part in parts[1:]:
+        for key in SAME:
+            if part.uns[fields.UNS].get(key) != about.get(key):
+                raise InputRefused(
+                    f"the parts differ in '{key}'", where=str(part.filename), do="merge parts of one prediction only"
+                )
+    expected = 0
+    for part in parts:
+        first, last = _range(part)
+        if first != expected:
+            what = (
+                f"rows {expected}:{first} are missing"
+                if first > expected
+                else f"rows {first}:{expected} are there twice"
+            )
+            raise InputRefused(what, where=str(part.filename), do="give each shard once")
+        expected = last
+    total = json.loads(about["settings"])["cells"]
+    if expected != total:
+        raise InputRefused(f"rows {expected}:{total} are missing", do="give all shards")
+
+
+def _categories_of(parts: list[Any], obs: Any) -> Any:
+    """Categories as one run would have written them: concatenation turns differing categories into strings."""
+    import pandas as pd
+
+    for column in obs:
+        if all(isinstance(p.obs[column].dtype, pd.CategoricalDtype) for p in parts):
+            each = [list(p.obs[column].cat.categories) for p in parts]
+            known = each[0] if all(e == each[0] for e in each) else sorted({c for e in each for c in e})
+            obs[column] = pd.Categorical(obs[column].astype(object), categories=known)
+    return obs
+
+
+def _chunks(parts: list[Any]) -> Iterator[npt.NDArray[np.float32]]:
+    for part in parts:
+        for start in range(0, part.n_obs, BATCH):
+            yield np.asarray(part.X[start : start + BATCH], np.float32)

@@ -1,0 +1,242 @@
+"""Prediction of new cells: aligned, judged, streamed in fixed batches, written as it goes.
+
+Shards: ``rows`` is a range of the selected cells whose edges lie on multiples of :data:`BATCH`.  Every batch is padded to
+that size, so a cell's result never depends on the shard it was computed in.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from xmodal import __version__, fields, provenance
+from xmodal.data import alignment
+from xmodal.data.batches import Cells, spread
+from xmodal.errors import InputRefused, NotApplicable, UsageRefused
+from xmodal.learning import checkpoint, novelty
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+log = logging.getLogger(__name__)
+BATCH = 256  # cells at once: small enough for 100,000 peaks dense, large enough for matrix products to pay
+SCHEMA = "xmodal-prediction/1"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to predict.  ``rows``: range of the selected cells, or None for all; ``split``: only these cells of the split."""
+
+    target: str
+    source: str | None = None
+    split: str | None = None
+    rows: tuple[int, int] | None = None
+    shard: tuple[int, int] | None = None
+    min_coverage: float = alignment.MIN_COVERAGE
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that writing needs: the cells, the model, and the facts that go beside the result."""
+
+    cells: Cells
+    loaded: checkpoint.Checkpoint
+    source: str
+    target: str
+    rows: tuple[int, int]
+    facts: dict[str, Any]
+
+    def chunks(self, device: torch.device) -> Iterator[npt.NDArray[np.float32]]:
+        """Predictions batch by batch, (cells, features of the target) each."""
+        model = self.loaded.model.to(device).eval()
+        first, last = self.rows
+        for start in range(first, last, BATCH):
+            stop = min(start + BATCH, last)
+            batch = self.cells.batch(slice(start, stop), BATCH).only(self.source).to(device)
+            with torch.no_grad():
+                out = model.predict(batch, self.source, self.target)
+            yield out[: stop - start].float().cpu().numpy()
+
+
+def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
+    """Check that the checkpoint fits these cells, and align them.  ``path``: the checkpoint."""
+    loaded = checkpoint.load(path)
+    source = choose_source(loaded, mdata, request)
+    adata = mdata.mod[source]
+    modality = loaded.model.vocabulary[source]
+    _require_counts(source, adata, modality.likelihood, modality.scale)
+    _require_genome(loaded, mdata, source, request.force)
+    counts, depth, found = alignment.align(adata, modality)
+    alignment.require_coverage(found, request.min_coverage)
+    facts: dict[str, Any] = {"alignment": found.to_json(), "novelty": {}}
+    if source in loaded.novelty:
+        facts["novelty"] = novelty.verdict(loaded.novelty[source], counts, modality.likelihood)
+        novelty.require(source, facts["novelty"], request.force)
+        if facts["novelty"]["level"] != "fine":
+            log.warning("%.0f %% of the cells are unlike the training cells", 100 * facts["novelty"]["unlike"])
+    if found.missing:
+        log.warning("%d of %d features are missing in the input and taken as zero", found.missing, found.features)
+    names = adata.obs_names.to_numpy(str)
+    cells = spread(loaded.model.vocabulary, names, {source: names}, {source: (counts, depth)})
+    chosen = select(mdata, source, request.split)
+    if len(chosen) < len(names):
+        cells = cells.subset(chosen)
+    rows = _rows(len(cells), request)
+    facts |= {"empty": int((np.diff(cells.counts[source].indptr) == 0).sum()), "cells": len(cells)}
+    if facts["empty"]:
+        log.warning(
+            "%d cells have no counts in %s; they get what a cell without any signal gets", facts["empty"], source
+        )
+    return Job(cells, loaded, source, request.target, rows, facts)
+
+
+def choose_source(loaded: checkpoint.Checkpoint, mdata: MuData, request: Request) -> str:
+    """The modality to predict from: the one given, or the only one that fits."""
+    known, target = list(loaded.model.vocabulary), request.target
+    if target not in known:
+        raise UsageRefused(f"--to {target}: the checkpoint knows {', '.join(known)}")
+    possible = [s for s, t in loaded.model.directions() if t == target]
+    if not possible:
+        raise NotApplicable(f"this checkpoint ({loaded.model.name}) cannot predict {target}")
+    if request.source is not None:
+        if request.source not in possible:
+            raise UsageRefused(f"--from {request.source}: {target} can be predicted from {', '.join(possible)}")
+        if request.source not in mdata.mod:
+            raise InputRefused(
+                f"the input has no modality '{request.source}' (it has {', '.join(mdata.mod)})",
+                do="give --from one of these",
+            )
+        return request.source
+    there = [s for s in possible if s in mdata.mod]
+    if not there:
+        raise InputRefused(
+            f"the input has {', '.join(mdata.mod)}; to predict {target} the checkpoint needs {' or '.join(possible)}",
+            do="give a file with that modality",
+        )
+    if len(there) > 1:
+        raise UsageRefused(f"--from: {target} can be predicted from {' or '.join(there)}; say which")
+    return there[0]
+
+
+def select(mdata: MuData, source: str, split: str | None) -> npt.NDArray[np.int64]:
+    """Positions, within modality ``source``, of the cells to predict."""
+    adata = mdata.mod[source]
+    if split is None:
+        return np.arange(adata.n_obs)
+    if fields.SPLIT not in mdata.obs:
+        raise InputRefused(
+            f"--split {split}: the input has no obs column '{fields.SPLIT}'",
+            do="run xmodal prepare, or leave --split out",
+        )
+    part = mdata.obs[fields.SPLIT].astype(str).reindex(adata.obs_names).to_numpy()
+    chosen = np.flatnonzero(part == split)
+    if not len(chosen):
+        raise InputRefused(f"no cell with {source} is in the split '{split}'", do="give another --split")
+    return chosen
+
+
+def _rows(cells: int, request: Request) -> tuple[int, int]:
+    if request.shard is not None:
+        index, of = request.shard
+        batches = -(-cells // BATCH)
+        return min(cells, batches * (index - 1) // of * BATCH), min(cells, batches * index // of * BATCH)
+    if request.rows is None:
+        return 0, cells
+    first, last = request.rows
+    if not 0 <= first < last <= cells:
+        raise UsageRefused(f"--rows {first}:{last}: there are {cells} cells (0:{cells})")
+    if first % BATCH or (last % BATCH and last != cells):
+        raise UsageRefused(
+            f"--rows {first}:{last}: the edges must be multiples of {BATCH} (or the last cell, {cells})"
+        )
+    return first, last
+
+
+def _require_counts(name: str, adata: AnnData, likelihood: str, scale: str) -> None:
+    from xmodal.data import contracts
+
+    contracts.require(contracts.check_modality(name, adata, likelihood, scale))
+
+
+def _require_genome(loaded: checkpoint.Checkpoint, mdata: MuData, source: str, force: bool) -> None:
+    """Peaks must be of the checkpoint's assembly; genes of its species."""
+    from xmodal.data.genome import genome_of
+
+    ours, theirs = loaded.model.vocabulary[source].genome, genome_of(mdata, source)
+    if ours is None or theirs is None or ours == theirs or force:
+        return
+    if loaded.model.vocabulary[source].peaks is not None or ours[:2] != theirs[:2]:
+        raise InputRefused(
+            f"{source} of the input is {theirs}, the checkpoint was trained on {ours}",
+            do="use a checkpoint of that genome, lift the input over, or go on with --force",
+        )
+
+
+def target_frame(job: Job) -> Any:
+    """``var`` of a prediction, in the order of the checkpoint."""
+    import pandas as pd
+
+    modality = job.loaded.model.vocabulary[job.target]
+    var = pd.DataFrame(index=pd.Index(modality.features, dtype=object))
+    if modality.gene_ids is not None:
+        var[fields.GENE_ID] = list(modality.gene_ids)
+    if modality.peaks is not None:
+        for column in (fields.CHROM, fields.START, fields.END):
+            var[column] = modality.peaks[column].to_numpy()
+    return var
+
+
+def described(job: Job, path: Path, device: torch.device, seed: int) -> dict[str, Any]:
+    """``uns["xmodal"]`` of a prediction; a shard also says which rows it holds."""
+    model = job.loaded.model
+    record = provenance.record(
+        "predict",
+        {
+            **job.facts,
+            "genome": model.vocabulary[job.target].genome,
+            "model_settings": model.settings.model_dump(mode="json"),
+        },
+        schema=SCHEMA,
+        model=model.name,
+        model_version=str(job.loaded.header["version"]),
+        checkpoint_sha256=provenance.sha256(path),
+        source=job.source,
+        target=job.target,
+        units=model.vocabulary[job.target].units,
+        seed=seed,
+        device=device.type,
+    )
+    if job.rows != (0, len(job.cells)):
+        record["rows"] = f"{job.rows[0]}:{job.rows[1]}"
+    return record
+
+
+def preview(mdata: MuData, path: Path) -> dict[str, Any]:
+    """How these cells would fit the checkpoint ``path``: for every known modality alignment, novelty, genome."""
+    from xmodal.data.genome import genome_of
+
+    loaded = checkpoint.load(path)
+    out: dict[str, Any] = {"model": loaded.model.name, "version": __version__, "modalities": {}}
+    for m, adata in mdata.mod.items():
+        if m not in loaded.model.vocabulary.modalities:
+            continue
+        modality = loaded.model.vocabulary[m]
+        counts, _, found = alignment.align(adata, modality)
+        known = loaded.novelty.get(m)
+        out["modalities"][m] = {
+            "alignment": found.to_json(),
+            "enough": found.coverage >= alignment.MIN_COVERAGE,
+            "novelty": novelty.verdict(known, counts, modality.likelihood) if known else {},
+            "genome": {"input": genome_of(mdata, m), "checkpoint": modality.genome},
+            "predicts": [t for s, t in loaded.model.directions() if s == m],
+        }
+    return out

@@ -1,0 +1,60 @@
+"""From a file of cells and a checkpoint to the written prediction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from xmodal.data import io
+from xmodal.predicting import prediction, streaming
+from xmodal.predicting.prediction import Job, Request
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+TICK = 10  # batches between two lines of progress
+
+
+def run(
+    file: Path, checkpoint: Path, output: Path, request: Request, how: tuple[torch.device, int, bool]
+) -> tuple[int, int, str]:
+    """Predict and write; ``how`` = (device, seed, overwrite).  Returns (cells, features, source)."""
+    device, seed, overwrite = how
+    mdata = io.read_cells(file, _known_source(checkpoint, request))
+    job = prediction.prepare_job(mdata, checkpoint, request)
+    about = prediction.described(job, checkpoint, device, seed)
+    var = prediction.target_frame(job)
+    first, last = job.rows
+    names = job.cells.names[first:last]
+    chunks = _told(job, device)
+    if output.suffix == ".h5mu":
+        streaming.write_h5mu(output, mdata, job.target, var, (names, about, chunks, overwrite))
+    else:
+        obs = mdata.obs.reindex(names)
+        streaming.write_h5ad(output, obs, var, about, chunks, overwrite)
+    return last - first, len(var), job.source
+
+
+def _known_source(checkpoint: Path, request: Request) -> str | None:
+    """What an h5ad of one modality must be: the modality asked for, or the only one that leads to the target."""
+    from xmodal.learning.checkpoint import read_header
+
+    if request.source is not None:
+        return request.source
+    possible = {s for s, t in read_header(checkpoint)["directions"] if t == request.target}
+    return possible.pop() if len(possible) == 1 else None
+
+
+def _told(job: Job, device: torch.device) -> Iterator[npt.NDArray[np.float32]]:
+    done, (first, last) = 0, job.rows
+    for i, chunk in enumerate(job.chunks(device)):
+        done += len(chunk)
+        if i % TICK == TICK - 1:
+            log.info("%d of %d cells predicted", done, last - first)
+        yield chunk

@@ -1,0 +1,137 @@
+"""The HTML report: one static page that needs no script, no network and no second file."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xmodal import __version__
+from xmodal.reporting import figures, report_words
+from xmodal.scores.score_texts import HEADLINE, better, shown, text_for
+from xmodal.scores.verdicts import judge
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from xmodal.reporting.report_inputs import Evaluation, Inputs, Training
+
+METHODS = ("prediction", "mean", "depth", "linear")
+SHOWN = 10  # best and worst features in a table
+ENOUGH = 20  # cells with the feature, below which its score is luck
+
+
+def render(inputs: Inputs, title: str) -> str:
+    """The page as text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("xmodal.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        number=report_words.number, score=report_words.score, plain=report_words.plain, shown=shown
+    )
+    return environment.get_template("report.html.j2").render(**view(inputs, title))
+
+
+def view(inputs: Inputs, title: str) -> dict[str, Any]:
+    """All that the template shows, as plain values."""
+    results = [result(e, name) for e in inputs.evaluations for name in e.targets]
+    return {
+        "title": title,
+        "version": __version__,
+        "results": results,
+        "trainings": [training(t) for t in inputs.trainings],
+        "answer": report_words.answer(inputs, [r["verdict"] for r in results]),
+        "missing": report_words.missing(inputs),
+        "checks": [{"name": n, **report_words.check(c)} for n, c in inputs.checks],
+        "prepares": [{"name": n, **report_words.prepared(c)} for n, c in inputs.prepares],
+        "provenance": report_words.provenance(inputs),
+        "glossary": report_words.GLOSSARY,
+        "methods": report_words.METHOD_TEXT,
+    }
+
+
+def training(part: Training) -> dict[str, Any]:
+    """One training: facts in words, settings, and the learning curves."""
+    losses = {"train_loss", "valid_loss"} & set(part.history.columns)
+    curve = ""
+    if len(part.history) > 1 and losses:
+        curve = inline(figures.png(figures.learning(part.history, int(part.metrics.get("best_epoch") or 0))))
+    return {"name": part.name, "curve": curve, **report_words.training(part)}
+
+
+def result(evaluation: Evaluation, name: str) -> dict[str, Any]:
+    """One target of one evaluation: verdict, scores, features and pictures."""
+    target = evaluation.targets[name]
+    features, points = _part(evaluation.features, name), _part(evaluation.umap, name)
+    methods = [m for m in METHODS if m in target.get("methods", {})]
+    return {
+        "id": f"{evaluation.name}-{name}",
+        "name": name,
+        "sample": evaluation.name,
+        "target": target,
+        "verdict": judge(name, target),
+        "methods": methods,
+        "headline": list(score_rows(name, target, methods, HEADLINE)),
+        "further": list(score_rows(name, target, methods, None)),
+        "bars": inline(figures.png(figures.scores({name: target}))) if methods else "",
+        "curves": inline(figures.png(figures.feature_scores(features))) if len(features) else "",
+        "umap": inline(figures.png(figures.profiles(points))) if len(points) else "",
+        "labelled": bool(target.get("label_key")),
+        **best_and_worst(features),
+    }
+
+
+def _part(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    return table[table["target"] == name] if "target" in table else table.iloc[:0]
+
+
+def score_rows(
+    modality: str, target: dict[str, Any], methods: list[str], only: tuple[str, ...] | None
+) -> Iterator[dict[str, Any]]:
+    """Rows of the table of scores: those named in ``only``, or all others."""
+    values = target.get("methods", {})
+    known = values.get("prediction", {})
+    names = [s for s in only if s in known] if only else [s for s in sorted(known) if s not in HEADLINE]
+    for name in names:
+        own = {m: values[m][name] for m in methods if name in values[m]}
+        text = text_for(name, modality)
+        best = None
+        if text.better in ("higher", "lower") and len(own) > 1:
+            best = next(iter(own.values()))
+            for value in own.values():
+                best = value if better(name, value, best) else best
+        yield {"key": name, "text": text, "values": own, "best": {m for m, v in own.items() if v == best}}
+
+
+def best_and_worst(features: pd.DataFrame) -> dict[str, Any]:
+    """Tables of the best and worst predicted features, and how often the prediction beats each control."""
+    empty: dict[str, Any] = {
+        "best_features": [],
+        "worst_features": [],
+        "feature_score": None,
+        "feature_wins": [],
+        "scored": 0,
+    }
+    if not len(features) or "prediction" not in features:
+        return empty
+    name = str(features["score"].iloc[0])
+    table = features[(features["score"] == name) & features["prediction"].notna()]
+    seen = table[table["n_nonzero"] >= ENOUGH]
+    seen = (seen if len(seen) > 2 * SHOWN else table).sort_values(["prediction", "feature"], ascending=[False, True])
+    wins = [(m, float(np.mean(table["prediction"] > table[m]))) for m in METHODS[1:] if m in table and len(table)]
+    return {
+        "feature_score": text_for(name, str(features["target"].iloc[0])),
+        "best_features": seen.head(SHOWN).to_dict("records"),
+        "worst_features": seen.tail(min(SHOWN, max(0, len(seen) - SHOWN))).iloc[::-1].to_dict("records"),
+        "feature_wins": wins,
+        "scored": len(table),
+    }
+
+
+def inline(png: bytes) -> str:
+    """A picture as the value of ``src``."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

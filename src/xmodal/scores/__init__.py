@@ -1,0 +1,1 @@
+"""Predictions against truth and controls: scores, what they mean, and the folder of results."""

@@ -1,0 +1,1 @@
+"""Cells whose truth is known."""
