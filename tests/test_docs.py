@@ -26,7 +26,7 @@ def reference() -> str:
     """docs/cli.md, from the commands themselves."""
     lines = ["# Commands", "", "Written by `python tests/test_docs.py` from the commands; a test compares.", ""]
     for entry in COMMANDS:
-        context = click.Context(cli, info_name="xmodal")
+        context = click.Context(cli, info_name="xmodal", help_option_names=["-h", "--help"])
         command = cli.get_command(context, entry.name)
         assert command is not None
         where = " and ".join(
@@ -39,8 +39,7 @@ def reference() -> str:
             "",
             "```text",
         ]
-        inner = click.Context(command, info_name=f"xmodal {entry.name}", max_content_width=120, terminal_width=120)
-        # the default of --threads depends on nothing here; --help itself is the same everywhere
+        inner = click.Context(command, parent=context, info_name=entry.name, max_content_width=120, terminal_width=120)
         lines += [line.rstrip() for line in command.get_help(inner).splitlines()] + ["```", ""]
     return "\n".join(lines)
 
