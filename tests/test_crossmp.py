@@ -19,6 +19,7 @@ from xmodal.data.vocabulary import Vocabulary
 from xmodal.learning import training
 from xmodal.learning.run_training import parse_settings
 from xmodal.models.crossmp import CrossMP
+from xmodal.models.layers import Hide
 from xmodal.models.likelihoods import Head
 
 
@@ -59,6 +60,16 @@ def test_count_likelihood_is_the_definition(cells: Cells, counts: str) -> None:
         zero = 1 / (1 + np.exp(2.0))
         p = zero * (x == 0) + (1 - zero) * p
     np.testing.assert_allclose(ours, -np.log(p).mean(1), rtol=2e-4)
+
+
+def test_hiding_keeps_the_mean_and_only_acts_in_training() -> None:
+    torch.manual_seed(0)
+    hide, x = Hide(0.75), torch.ones(300, 401)
+    hidden = hide(x)
+    assert abs(float((hidden == 0).float().mean()) - 0.75) < 0.01
+    assert abs(float(hidden.mean()) - 1) < 0.02
+    assert not torch.equal(hide(x), hidden)
+    assert hide.eval()(x) is x and Hide(0.0)(x) is x
 
 
 def test_four_paths_each_with_its_loss(cells: Cells) -> None:

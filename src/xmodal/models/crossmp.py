@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from xmodal import fields
 from xmodal.data.batches import Batch, Cells
 from xmodal.models.base import CrossModalModel, GradientSettings
-from xmodal.models.layers import BlockDecoder, BlockEncoder, Standardise, block
+from xmodal.models.layers import BlockDecoder, BlockEncoder, Hide, Standardise, block
 from xmodal.models.likelihoods import Head
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         super().__init__()
         modality = vocabulary[name]
         self.inputs = Standardise(modality)
-        self.hide = nn.Dropout(settings.input_dropout)
+        self.hide = Hide(settings.input_dropout)
         blocks = [torch.from_numpy(b) for b in modality.blocks()]
         self.body: nn.Module
         if len(blocks) > 1 and settings.split_chromosomes:
@@ -73,8 +73,7 @@ class Encoder(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.inputs(batch)
-        hidden = self.hide(x)
-        hidden[:, -1] = x[:, -1]  # the depth is never hidden
+        hidden = torch.cat([self.hide(x[:, :-1]), x[:, -1:]], 1)  # the depth is never hidden
         z = self.body(hidden)
         return z if self.activity is None else z + self.activity(batch, hidden)
 
