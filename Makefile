@@ -38,7 +38,7 @@ bundle portal containers:
 	@echo "make $@: this part is not there yet" >&2; exit 1
 
 lint: setup ## Style and types
-	.venv/bin/ruff check src tests
+	.venv/bin/ruff check src tests benchmarks
 	.venv/bin/mypy
 
 lock: ## Lock the newest fitting versions anew (needs uv)

@@ -153,7 +153,7 @@ def simulation(scratch: Path) -> dict[str, Any]:
                 "--no-rates",
             )
             xmodal("prepare", "--h5mu", folder / "paired.h5mu", "--output", folder / "p.h5mu")
-            run = one(folder / "p.h5mu", folder, ["--gene-table", str(folder / "genes.tsv")], None, seed)
+            run = one(folder / "p.h5mu", folder / "run", ["--gene-table", str(folder / "genes.tsv")], None, seed)
             oracle = folder / "oracle"
             xmodal(
                 "evaluate",
@@ -185,51 +185,76 @@ def simulation(scratch: Path) -> dict[str, Any]:
 
 
 def markdown(found: dict[str, Any]) -> str:
-    lines = []
+    """The section of RESULTS.md."""
+    parts = []
     if found.get("cortex"):
-        runs = found["cortex"]["runs"]
-        split = runs[0]["split"]
-        lines += [
-            f"### Mouse cortex, whole batches held out ({split['train']} training, {split['valid']} validation, {split['test']} test cells; median of {len(runs)} training seeds)",
-            "",
-        ]
-        for target, methods in found["cortex"]["table"].items():
-            lines += [
-                f"**{'ATAC -> RNA' if target == 'rna' else 'RNA -> ATAC'}**",
-                "",
-                "| method | " + " | ".join(SHOWN[target]) + " |",
-                "|---|" + "---|" * len(SHOWN[target]),
-            ]
-            lines += [
-                f"| {m} | " + " | ".join(f"{scores[s]:.4f}" for s in SHOWN[target]) + " |"
-                for m, scores in methods.items()
-            ] + [""]
-            for s in BEATS[target]:
-                fine = methods["crossmp"][s] > max(methods["mean"][s], methods["depth"][s])
-                lines.append(
-                    f"- {s}: {'above mean and depth' if fine else 'NOT above mean and depth'} (crossmp / linear {methods['crossmp'][s] / methods['linear'][s]:.2f})"
-                )
-            lines.append("")
-        lines += [
-            "Training, both directions: "
-            + ", ".join(
-                f"{r['timing']['train_s']} s, {r['timing']['peak_mib']} MiB, best epoch {r['epochs']}" for r in runs
-            )
-            + f" ({runs[0]['timing']['threads']} threads).",
-            "",
-        ]
+        parts.append(cortex_section(found["cortex"]))
     if found.get("simulation"):
+        parts.append(simulation_section(found["simulation"]))
+    return "\n\n".join(parts)
+
+
+def grid(first: str, columns: tuple[str, ...], rows: dict[str, dict[str, float]]) -> list[str]:
+    lines = [f"| {first} | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    return [
+        *lines,
+        *(f"| {name} | " + " | ".join(f"{row[c]:.4g}" for c in columns) + " |" for name, row in rows.items()),
+    ]
+
+
+def cortex_section(found: dict[str, Any]) -> str:
+    runs = found["runs"]
+    counts = "{train} training, {valid} validation, {test} test cells".format(**runs[0]["split"])
+    lines = [f"### Mouse cortex, whole batches held out ({counts}; median of {len(runs)} training seeds)", ""]
+    for target, methods in found["table"].items():
         lines += [
-            "### Simulations: mean per-gene Pearson, ATAC -> RNA (4,500 cells, 400 genes, 800 peaks, unseen batches)",
+            f"**{'ATAC -> RNA' if target == 'rna' else 'RNA -> ATAC'}**",
             "",
-            "| coupling, seed | oracle | linear | crossmp | crossmp / oracle | crossmp / linear | oracle / linear | s |",
-            "|---|---|---|---|---|---|---|---|",
+            *grid("method", SHOWN[target], methods),
+            "",
         ]
-        lines += [
-            f"| {k} | {v['oracle']} | {v['linear']} | {v['crossmp']} | {v['of_oracle']} | {v['over_linear']} | {v['oracle_over_linear']} | {v['train_s']} |"
-            for k, v in found["simulation"].items()
-        ]
+        for score in BEATS[target]:
+            ours, line = methods["crossmp"][score], methods["linear"][score]
+            above = ours > max(methods["mean"][score], methods["depth"][score])
+            verdict = "above mean and depth" if above else "NOT above mean and depth"
+            lines.append(f"- {score}: {verdict}; crossmp / linear {ours / line:.2f}")
+        lines.append("")
+    timing = [r["timing"] for r in runs]
+    each = ", ".join(f"{t['train_s']} s and {t['peak_mib']} MiB" for t in timing)
+    return "\n".join([*lines, f"Training, both directions in one model, {timing[0]['threads']} threads: {each}."])
+
+
+def simulation_section(found: dict[str, Any]) -> str:
+    title = "### Simulations: mean per-gene Pearson, ATAC -> RNA (4,500 cells, 400 genes, 800 peaks, unseen batches)"
+    columns = ("oracle", "linear", "crossmp", "of_oracle", "over_linear", "oracle_over_linear", "train_s")
+    return "\n".join([title, "", *grid("coupling, seed", columns, found)])
+
+
+def short_table(table: dict[str, dict[str, dict[str, float]]]) -> str:
+    """The README's table: both directions beside each other."""
+    columns = [
+        ("rna", s, n)
+        for s, n in zip(
+            SHOWN["rna"][:4], ("per-gene r", "200 top genes r", "centred cell r", "type recognised"), strict=True
+        )
+    ]
+    columns += [
+        ("atac", s, n)
+        for s, n in zip(SHOWN["atac"][:3], ("per-peak AUROC", "AUPRC / chance", "type recognised"), strict=True)
+    ]
+    lines = [
+        "| | " + " | ".join(f"{'ATAC -> RNA' if t == 'rna' else 'RNA -> ATAC'}: {n}" for t, _, n in columns) + " |"
+    ]
+    lines.append("|---|" + "---|" * len(columns))
+    lines += [f"| {m} | " + " | ".join(f"{table[t][m][s]:.3f}" for t, s, _ in columns) + " |" for m in METHODS]
     return "\n".join(lines)
+
+
+def between(page: Path, name: str, text: str) -> None:
+    """Replace what stands between the markers ``name`` of a page."""
+    before, _, rest = page.read_text().partition(f"<!-- {name} -->")
+    after = rest.partition(f"<!-- /{name} -->")[2]
+    page.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- /{name} -->{after}")
 
 
 def main() -> None:
@@ -241,10 +266,9 @@ def main() -> None:
             found[name] = parts[name](Path(folder)) or found.get(name)
     results.parent.mkdir(exist_ok=True)
     results.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    page = HERE / "RESULTS.md"
-    before, _, rest = page.read_text().partition("<!-- main_job -->")
-    after = rest.partition("<!-- /main_job -->")[2]
-    page.write_text(f"{before}<!-- main_job -->\n{markdown(found)}\n<!-- /main_job -->{after}")
+    between(HERE / "RESULTS.md", "main_job", markdown(found))
+    if found.get("cortex"):
+        between(HERE.parent / "README.md", "readme_scores", short_table(found["cortex"]["table"]))
     log.info("%s", markdown(found))
 
 
