@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 from xmodal import fields
 from xmodal.data.batches import Batch, Cells
 from xmodal.models.base import CrossModalModel, GradientSettings
-from xmodal.models.layers import BlockDecoder, BlockEncoder, Hide, Standardise, block
+from xmodal.models.layers import BlockDecoder, BlockEncoder, Hide, Standardise, block, drawn
 from xmodal.models.likelihoods import Head
 
 if TYPE_CHECKING:
     from xmodal.data.vocabulary import Vocabulary
 
 CALIBRATION_CELLS = 4_000
+SLOPES = (0.02, 1.5)  # a slope outside means that the weights, not the scale, are wrong
 
 
 class CrossMPSettings(GradientSettings):
@@ -108,7 +110,9 @@ class Activity(nn.Module):
         measured = cells.having(fields.ATAC)
         if len(measured) < 2:
             return
-        scores = self.scores(measured.batch(slice(0, CALIBRATION_CELLS)).values[fields.ATAC])
+        rows = drawn(len(measured), max(self.links.shape))
+        opened = torch.from_numpy(measured.values(fields.ATAC, rows))
+        scores = self.scores(opened)
         spread = scores.std(0, correction=0)
         self.get_buffer("mean").copy_(scores.mean(0))
         self.get_buffer("spread").copy_(torch.where(spread > 1e-6, spread, torch.inf))
@@ -204,10 +208,22 @@ class CrossMP(CrossModalModel):
             both = cells.having(s, t)
             if self.vocabulary[t].scale == fields.BINARY or len(both) < 2:
                 continue
-            batch = both.batch(slice(0, CALIBRATION_CELLS)).to(next(self.parameters()).device)
-            raw, true = self._uncalibrated(batch, s, t), batch.values[t]
-            centred = raw - raw.mean(0)
-            slope = ((centred * true).sum() / centred.square().sum().clamp(min=1e-9)).clamp(0.02, 1.5)
+            slope, average = self._slope(both.subset(np.arange(min(len(both), CALIBRATION_CELLS))), s, t)
             self.get_buffer(f"scale_{s}_{t}").copy_(slope)
             mean = self.heads[t].get_buffer("mean")  # the training mean: no noise from few held-out cells
-            self.get_buffer(f"shift_{s}_{t}").copy_(mean - slope * raw.mean(0))
+            self.get_buffer(f"shift_{s}_{t}").copy_(mean - slope * average)
+
+    def _slope(self, cells: Cells, source: str, target: str) -> tuple[Tensor, Tensor]:
+        """Least-squares slope of the values on the raw prediction inside features, and the raw prediction's mean."""
+        device = next(self.parameters()).device
+        total_raw = total_true = cross = square = torch.zeros(
+            len(self.vocabulary[target]), dtype=torch.float64, device=device
+        )
+        for batch in cells.minibatches(self.settings.batch_size):
+            moved = batch.to(device)
+            raw, true = self._uncalibrated(moved, source, target).double(), moved.values[target].double()
+            total_raw, total_true = total_raw + raw.sum(0), total_true + true.sum(0)
+            cross, square = cross + (raw * true).sum(0), square + raw.square().sum(0)
+        mean = total_raw / len(cells)
+        covariance, variance = (cross - mean * total_true).sum(), (square - mean * total_raw).sum()
+        return (covariance / variance.clamp(min=1e-9)).clamp(*SLOPES).float(), mean.float()

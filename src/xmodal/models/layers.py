@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,15 @@ if TYPE_CHECKING:
 CLIP_QUANTILES = (0.005, 0.995)  # z-scores outside the central 99 % are cut, as CrossMP does
 SPREAD_FLOOR = 1e-6  # a feature that never varies is left at zero, not divided by nothing
 SAMPLE = 2_000  # training cells that quantiles and spreads are taken from
+ENTRIES = 20_000_000  # values made dense at once for it (80 MB), so that wide modalities take fewer cells
+FEWEST = 200
+
+
+def drawn(cells: int, width: int) -> npt.NDArray[np.int64]:
+    """Rows of the cells that statistics of ``width`` features are taken from, sorted; the same for the same numbers."""
+    most = min(SAMPLE, max(FEWEST, ENTRIES // max(width, 1)))
+    order = torch.randperm(cells, generator=torch.Generator().manual_seed(0))[:most]
+    return order.sort().values.numpy()
 
 
 class Standardise(nn.Module):
@@ -39,13 +50,12 @@ class Standardise(nn.Module):
         cells = cells.having(m)
         if not len(cells):
             return
-        rows = torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))[:SAMPLE].sort().values.numpy()
-        batch = cells.batch(rows)
-        logged = torch.log1p(batch.counts[m].sum(1).clamp(min=0))
+        rows = drawn(len(cells), len(self.modality))
+        logged = torch.log1p(torch.from_numpy(cells.counts[m][rows].sum(1)).float().ravel().clamp(min=0))
         self.get_buffer("depth").copy_(torch.stack([logged.mean(), logged.std(correction=0).clamp(min=SPREAD_FLOOR)]))
         if self.modality.scale == fields.BINARY:
             return
-        values = batch.values[m]
+        values = torch.from_numpy(cells.values(m, rows))
         spread = values.std(0, correction=0)
         self.get_buffer("mean").copy_(column_means(cells, m))
         self.get_buffer("spread").copy_(torch.where(spread > SPREAD_FLOOR, spread, torch.inf))

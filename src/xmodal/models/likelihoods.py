@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from xmodal import fields
 from xmodal.data.transforms import CP
+from xmodal.models.layers import drawn
 from xmodal.models.mean import column_means
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Head(nn.Module):
         elif self.modality.likelihood == fields.BERNOULLI:
             self.bias.copy_(torch.logit(((mean * len(measured)) + 0.5) / (len(measured) + 1)))
         else:
-            values = torch.from_numpy(measured.values(m, slice(0, 4_000)))
+            values = torch.from_numpy(measured.values(m, drawn(len(measured), len(self.modality))))
             self.get_buffer("spread").copy_(values.std(0, correction=0).clamp(min=1e-3))
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:

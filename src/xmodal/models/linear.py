@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from xmodal.data.vocabulary import Vocabulary
 
 Array = npt.NDArray[np.float32]
+ENTRIES = 60_000_000  # values of one modality made dense at once; of 30,000 genes that is 2,000 cells
+FEWEST = 1_000
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4)
 
 
@@ -69,8 +71,10 @@ class Linear(CrossModalModel):
         return self.settings.method == "pls" and self.vocabulary[target].scale == fields.BINARY
 
     def prepare(self, cells: Cells) -> None:
-        if len(cells) > self.settings.max_cells:
-            rows = np.random.default_rng(0).choice(len(cells), self.settings.max_cells, replace=False)
+        widest = max((len(m) for m in self.vocabulary.modalities.values() if m.scale != fields.BINARY), default=1)
+        most = min(self.settings.max_cells, max(FEWEST, ENTRIES // widest))
+        if len(cells) > most:
+            rows = np.random.default_rng(0).choice(len(cells), most, replace=False)
             cells = cells.subset(np.sort(rows))
         for m in self.vocabulary:
             measured = cells.having(m)
