@@ -20,7 +20,7 @@ from xmodal.learning import training
 from xmodal.learning.run_training import parse_settings
 from xmodal.models.crossmp import CrossMP
 from xmodal.models.layers import Hide
-from xmodal.models.likelihoods import Head
+from xmodal.models.likelihoods import ExpectedLog, Head, expected_log
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,20 @@ def test_count_likelihood_is_the_definition(cells: Cells, counts: str) -> None:
         zero = 1 / (1 + np.exp(2.0))
         p = zero * (x == 0) + (1 - zero) * p
     np.testing.assert_allclose(ours, -np.log(p).mean(1), rtol=2e-4)
+
+
+@pytest.mark.parametrize("depth", [50.0, 245.0, 3000.0, 40000.0])
+def test_expected_log_is_what_sampling_gives(depth: float) -> None:
+    shares = np.array([1e-6, 1e-4, 3e-3, 0.02, 0.3])
+    rng = np.random.default_rng(0)
+    sampled = np.log1p(1e4 * rng.poisson(depth * shares, (400_000, 5)) / depth)
+    spread = sampled.std(0) / np.sqrt(len(sampled))
+    assert (np.abs(expected_log(shares, depth) - sampled.mean(0)) < 5 * spread + 1e-3).all()
+    curve = ExpectedLog()
+    curve.prepare(np.full(30, depth, np.float32))
+    np.testing.assert_allclose(
+        curve(torch.from_numpy(np.log(shares))).numpy(), expected_log(shares, depth), rtol=5e-3, atol=1e-4
+    )
 
 
 def test_hiding_keeps_the_mean_and_only_acts_in_training() -> None:

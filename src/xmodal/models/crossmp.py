@@ -44,7 +44,10 @@ class CrossMPSettings(GradientSettings):
     binary_weight: float = Field(1.33, gt=0, description="Weight of the losses of binary modalities.")
     input_dropout: float = Field(0.5, ge=0, lt=1, description="Share of input features hidden in training.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout of hidden layers.")
-    calibrate: bool = Field(True, description="Bring predictions to the measured scale on held-out cells.")
+    calibrate: bool = Field(
+        True,
+        description="Predict the expected log1p CP10k, fitted to validation cells; false: log1p of the expected share.",
+    )
 
 
 class Encoder(nn.Module):
@@ -193,15 +196,12 @@ class CrossMP(CrossModalModel):
         return self.get_buffer(f"shift_{source}_{target}") + self.get_buffer(f"scale_{source}_{target}") * out
 
     def _uncalibrated(self, batch: Batch, source: str, target: str) -> Tensor:
-        expected: Tensor = self.heads[target].expected(self.decoders[target](self.encoders[source](batch)))  # type: ignore[operator]
+        head, outputs = self.heads[target], self.decoders[target](self.encoders[source](batch))
+        expected: Tensor = head.expected(outputs, plain=not self.settings.calibrate)  # type: ignore[operator]
         return expected
 
     def finish(self, cells: Cells) -> None:
-        """One slope for all features and one shift for each, by least squares on cells the weights were not fitted to.
-
-        A count model's log1p(1e4 x expected share) lies above the mean of log1p CP10k (Jensen), by more the shallower the
-        cells: without this its deviations from the training mean are mostly that offset.
-        """
+        """One slope for all features and one shift for each, by least squares on cells the weights were not fitted to."""
         if not self.settings.calibrate:
             return
         for s, t in self.directions():
