@@ -18,8 +18,10 @@ from xmodal import registry
 from xmodal.data import io
 from xmodal.data.batches import Cells, cells_of
 from xmodal.data.vocabulary import Vocabulary
+from xmodal.errors import InputRefused
 from xmodal.learning import training
 from xmodal.learning.run_training import parse_settings
+from xmodal.learning.training_state import Keeper
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +58,18 @@ def test_a_run_stopped_twice_ends_with_the_same_weights(
     monkeypatch.setattr(training, "_one_epoch", stopping)
     state = tmp_path / "state.safetensors"
     for _ in range(2):
+        keeper = Keeper(state, "this run")
         with pytest.raises(SystemExit):
-            training.fit(crossmp(cells), cells, cells, torch.device("cpu"), state=state)
+            training.fit(crossmp(cells), cells, cells, torch.device("cpu"), keeper=keeper)
+        keeper.stopped()
         assert state.exists()
     stopped = crossmp(cells)
     torch.rand(7)  # random numbers drawn in between must not matter
-    result = training.fit(stopped, cells, cells, torch.device("cpu"), state=state)
+    result = training.fit(stopped, cells, cells, torch.device("cpu"), keeper=Keeper(state, "this run"))
     assert len(result.history) == 6
     assert weights(stopped) == weights(whole)
-    assert not state.exists()
+    with pytest.raises(InputRefused, match="other cells, settings, seed or model"):
+        training.fit(crossmp(cells), cells, cells, torch.device("cpu"), keeper=Keeper(state, "another run"))
 
 
 def test_sigterm_keeps_the_state_and_the_next_run_goes_on(prepared: Path, tmp_path: Path) -> None:
@@ -91,6 +96,13 @@ def test_sigterm_keeps_the_state_and_the_next_run_goes_on(prepared: Path, tmp_pa
     process.communicate(timeout=60)
     assert process.returncode == 143
     assert [p.name for p in out.iterdir()] == ["state.safetensors"]
+    other = call_xmodal("train", prepared, "--output-dir", out, "--threads", 1, "--seed", 1)
+    assert other.code == 3 and "--overwrite" in other.err, other.err
+    short = ["--set", "epochs=1", "--set", "patience=4000"]
+    afresh = call_xmodal("train", prepared, "--output-dir", out, "--threads", 1, "--overwrite", *short)
+    assert afresh.code == 0, afresh.err
+    assert sorted(p.name for p in out.iterdir()) == ["history.tsv", "metrics.json", "model.safetensors"]
+    assert json.loads((out / "metrics.json").read_text())["epochs"] == 1
 
 
 def test_early_stopping_keeps_the_best_epoch(cells: Cells) -> None:
@@ -154,3 +166,50 @@ def test_waits_are_short(prepared: Path, tmp_path: Path) -> None:
     start = time.monotonic()
     call_xmodal("train", prepared, "--output-dir", tmp_path / "m", "--set", "nonsense=1")
     assert time.monotonic() - start < 2
+
+
+def test_a_failed_overwrite_keeps_the_old_result(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xmodal.learning import checkpoint
+
+    folder = tmp_path / "m"
+    train = ("train", prepared, "--output-dir", folder, "--threads", 1, "--set", "epochs=1")
+    assert call_xmodal(*train).code == 0
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    done = call_xmodal(*train, "--seed", 3, "--overwrite")
+    assert done.code == 3 and "no space" in done.err
+    after = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert after.pop("state.safetensors") and after == before, (
+        "the hours of training are kept, and so is the old result"
+    )
+
+
+def test_a_loss_that_explodes_leaves_no_state(prepared: Path, tmp_path: Path) -> None:
+    wild = ["--set", "learning_rate=1e30", "--set", "epochs=4"]
+    assert call_xmodal("train", prepared, "--output-dir", tmp_path / "m", *wild).code == 3
+    assert not list((tmp_path / "m").iterdir())
+
+
+def test_validation_cells_without_pairs_are_joined_by_training_cells(prepared: Path, tmp_path: Path) -> None:
+    import mudata as mu
+
+    mdata = mu.read_h5mu(prepared)
+    valid = mdata.obs_names[mdata.obs["xmodal_split"] == "valid"]
+    atac = mdata["atac"][~mdata["atac"].obs_names.isin(valid)].copy()
+    single = mu.MuData({"rna": mdata["rna"], "atac": atac})
+    single.obs["xmodal_split"] = mdata.obs["xmodal_split"].astype(str).reindex(single.obs_names)
+    single.uns = mdata.uns
+    single.write_h5mu(tmp_path / "p.h5mu")
+    done = call_xmodal(
+        "train", tmp_path / "p.h5mu", "--output-dir", tmp_path / "m", "--threads", 1, "--set", "epochs=2"
+    )
+    assert done.code == 0, done.err
+    metrics = json.loads((tmp_path / "m" / "metrics.json").read_text())
+    assert "no validation cell has both" in metrics["warnings"][0]
+    assert {"valid_rna_to_atac", "valid_atac_to_rna"} <= set(metrics["losses"])

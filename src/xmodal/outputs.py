@@ -31,9 +31,9 @@ def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         if temporary.is_file():
-            temporary.chmod(0o666 & ~_umask())  # safetensors writes 600, but colleagues and web servers read results too
-        if temporary.is_dir() and path.is_dir():  # a folder with content cannot be renamed over
-            shutil.rmtree(path)
+            temporary.chmod(
+                0o666 & ~_umask()
+            )  # safetensors writes 600, but colleagues and web servers read results too
         os.replace(temporary, path)
     except Exception as error:
         if not isinstance(error, InputRefused) and any(sign in str(error) for sign in FULL):
@@ -44,6 +44,27 @@ def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_files(folder: Path, own: tuple[str, ...], overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder; its files go into ``folder`` only when the block ends well.
+
+    With ``overwrite`` earlier results, files named by the patterns ``own``, go first; what else is in the folder stays.
+    """
+    refuse_existing(folder, overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        folder.mkdir(exist_ok=True)
+        for stale in {file for pattern in own for file in folder.glob(pattern)}:
+            stale.unlink()
+        for file in sorted(temporary.iterdir()):
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -115,6 +115,17 @@ class Cells:
             yield self.batch(rows)
 
 
+def joined(first: Cells, second: Cells) -> Cells:
+    """The cells of both, of one vocabulary."""
+    return Cells(
+        first.vocabulary,
+        np.concatenate([first.names, second.names]),
+        {m: sp.vstack([first.counts[m], second.counts[m]]).tocsr() for m in first.counts},
+        {m: np.concatenate([first.depth[m], second.depth[m]]) for m in first.depth},
+        {m: np.concatenate([first.present[m], second.present[m]]) for m in first.present},
+    )
+
+
 def _padded(array: npt.NDArray[Any], size: int | None) -> npt.NDArray[Any]:
     if size is None or len(array) == size:
         return np.ascontiguousarray(array)

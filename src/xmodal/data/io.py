@@ -204,6 +204,9 @@ def csr(matrix: Any) -> sp.csr_matrix:
     """Any (cells, features) matrix as canonical float32 CSR."""
     result = sp.csr_matrix(matrix if sp.issparse(matrix) else np.asarray(matrix), dtype=np.float32)
     result.sum_duplicates()
+    if not result.data.all():  # a stored zero is no count
+        result = result.copy() if result.data is getattr(matrix, "data", None) else result
+        result.eliminate_zeros()
     return result
 
 

@@ -33,9 +33,17 @@ class Checkpoint:
     header: dict[str, Any]
     novelty: dict[str, Novelty] = field(default_factory=dict)
 
+    @property
+    def directions(self) -> list[tuple[str, str]]:
+        """The pairs (source, target) that were learned."""
+        return [(s, t) for s, t in self.header["directions"]]
+
 
 def save(path: Path, model: CrossModalModel, training: dict[str, Any], novelty: dict[str, Novelty]) -> None:
-    """Write ``model`` to ``path``.  ``training``: split, seed and filters, all JSON; the file is replaced in one step."""
+    """Write ``model`` to ``path``, in one step.
+
+    ``training``: what it was trained on, all JSON; its ``directions`` are the pairs (source, target) that were learned.
+    """
     from safetensors.numpy import save_file
 
     header = {
@@ -45,7 +53,7 @@ def save(path: Path, model: CrossModalModel, training: dict[str, Any], novelty: 
         "settings": model.settings.model_dump(mode="json"),
         "vocabulary": model.vocabulary.to_json(),
         "genome": {m: v.genome for m, v in model.vocabulary.modalities.items()},
-        "directions": [list(d) for d in model.directions()],
+        "directions": [list(d) for d in training.get("directions", model.directions())],
         "training": training,
         "content": CONTENT,
     }
@@ -84,7 +92,10 @@ def read_header(path: Path) -> dict[str, Any]:
             where=str(path),
             do="give the model.safetensors that train wrote",
         )
-    header: dict[str, Any] = json.loads(text)
+    try:
+        header: dict[str, Any] = json.loads(text)
+    except ValueError:
+        raise corrupt(path, "its header is not JSON") from None
     if header.get("format") != fields.CHECKPOINT_FORMAT:
         raise InputRefused(
             f"checkpoint format {header.get('format')} (written by xmodal {header.get('version')}); this is xmodal "
@@ -106,11 +117,24 @@ def load(path: Path) -> Checkpoint:
     except (SafetensorError, OSError) as error:
         raise InputRefused(f"cannot be read to the end ({error})", where=str(path), do="copy it again") from None
     model_class = _model_class(path, header)
-    vocabulary = Vocabulary.from_json(header["vocabulary"], _under("vocabulary.", tensors))
-    model = model_class.build(model_class.Settings(**header["settings"]), vocabulary)
+    try:
+        vocabulary = Vocabulary.from_json(header["vocabulary"], _under("vocabulary.", tensors))
+        settings = model_class.Settings(**header["settings"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise corrupt(path, str(error).splitlines()[0]) from None
+    model = model_class.build(settings, vocabulary)
     _fill(path, model, _under("model.", tensors))
     known = {m: _under(f"novelty.{m}.", tensors) for m in vocabulary}
     return Checkpoint(model.eval(), header, {m: Novelty.from_tensors(t) for m, t in known.items() if t})
+
+
+def corrupt(path: Path, reason: str) -> InputRefused:
+    """A checkpoint whose parts do not fit together."""
+    return InputRefused(
+        f"the checkpoint is corrupt, or written by another xmodal than {__version__} ({reason})",
+        where=str(path),
+        do="copy it again, use the xmodal that wrote it, or train again",
+    )
 
 
 def _model_class(path: Path, header: dict[str, Any]) -> type[CrossModalModel]:

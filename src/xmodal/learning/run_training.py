@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import re
 import resource
@@ -18,10 +20,11 @@ from pydantic import ValidationError
 
 from xmodal import fields, outputs, registry
 from xmodal.data import contracts, io, splits
-from xmodal.data.batches import Cells, cells_of
+from xmodal.data.batches import Cells, cells_of, joined
 from xmodal.data.vocabulary import Vocabulary, prepared_settings
 from xmodal.errors import InputRefused, NotApplicable, UsageRefused
 from xmodal.learning import checkpoint, novelty, training
+from xmodal.learning.training_state import Keeper, same_run
 from xmodal.models.base import GradientSettings
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from xmodal.models.base import CrossModalModel, ModelSettings
 
 log = logging.getLogger(__name__)
+ENOUGH_TO_JUDGE = 2
 NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -66,6 +70,12 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
     if not issubclass(model_class.Settings, GradientSettings):
         train = cells.subset(np.flatnonzero(np.isin(cells.names, [*train.names, *valid.names])))  # nothing to choose
     _require_enough(model_class, vocabulary, train, path)
+    if issubclass(model_class.Settings, GradientSettings):
+        train, valid = with_pairs(train, valid, request.seed, warnings)
+    directions = model_class.build(settings, vocabulary).learned(train)
+    for s, t in sorted(set(model_class.build(settings, vocabulary).directions()) - set(directions)):
+        warnings.append(f"{s} -> {t} is not learned: fewer than {model_class.min_pairs} training cells have both")
+        log.warning(warnings[-1])
     request.output_dir.mkdir(parents=True, exist_ok=True)
     log.info(
         "%s: %d training and %d validation cells; %s",
@@ -75,39 +85,75 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
         ", ".join(f"{m} {len(v)} features" for m, v in vocabulary.modalities.items()),
     )
     model = model_class.build(settings, vocabulary)
-    result = training.fit(model, train, valid, device, seed=request.seed, state=state, save_every=request.save_every)
-    warnings += result.warnings
-    fitted = {
-        m: novelty.fit(train.having(m).counts[m], v.likelihood, request.seed) for m, v in vocabulary.modalities.items()
-    }
-    known = {m: n for m, n in fitted.items() if n is not None}
-    metrics = {
-        **_metrics(model, result, split, about),
-        "seed": request.seed,
-        "warnings": warnings,
-        "timing": {
-            "train_s": round(time.monotonic() - started, 1),
-            "peak_mib": _peak_mib(),
-            "threads": request.threads,
-            "device": device.type,
-        },
-    }
-    facts = {k: metrics[k] for k in ("split", "filters", "epochs", "best_epoch", "seed", "losses")}
+    keeper = Keeper(state, run_digest(model, request.seed, (train, valid)), request.save_every)
+    if request.overwrite and state.exists() and not same_run(state, keeper.run):
+        log.warning("the state of another stopped training is given up (--overwrite)")
+        state.unlink()
     try:
-        _write_tables(request.output_dir, result, metrics)
-        checkpoint.save(request.output_dir / fields.CHECKPOINT_FILE, model, facts, known)
-    except BaseException:  # a folder with half of its files would look like a result
-        for name in (fields.HISTORY_FILE, fields.METRICS_FILE):
-            (request.output_dir / name).unlink(missing_ok=True)
+        result = training.fit(model, train, valid, device, seed=request.seed, keeper=keeper)
+        fitted = {m: novelty.fit(train.having(m).counts[m], vocabulary[m].likelihood, request.seed) for m in vocabulary}
+        metrics = {
+            **_metrics(model, result, split, about),
+            "directions": [list(d) for d in directions],
+            "seed": request.seed,
+            "warnings": warnings + result.warnings,
+            "timing": {
+                "train_s": round(time.monotonic() - started, 1),
+                "peak_mib": _peak_mib(),
+                "threads": request.threads,
+                "device": device.type,
+            },
+        }
+        known = {m: n for m, n in fitted.items() if n is not None}
+        _write(request.output_dir, model, known, result, metrics)
+    except BaseException:
+        keeper.stopped()
         raise
+    keeper.done()
     return metrics
 
 
-def _write_tables(folder: Path, result: training.Fit, metrics: dict[str, Any]) -> None:
+def _write(
+    folder: Path,
+    model: CrossModalModel,
+    known: dict[str, novelty.Novelty],
+    result: training.Fit,
+    metrics: dict[str, Any],
+) -> None:
+    """All three files or none: each under a temporary name, renamed when the last is written, the checkpoint last."""
     rows = [{"epoch": i + 1, **row} for i, row in enumerate(result.history)]
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["epoch", "train_loss", "valid_loss", "learning_rate"])
-    outputs.write_text(folder / fields.HISTORY_FILE, table.to_csv(sep="\t", index=False, float_format="%.6g"), True)
-    outputs.write_json(folder / fields.METRICS_FILE, metrics, True)
+    facts = {k: metrics[k] for k in ("split", "filters", "epochs", "best_epoch", "seed", "losses", "directions")}
+    with (
+        outputs.replacing(folder / fields.CHECKPOINT_FILE, True) as model_file,
+        outputs.replacing(folder / fields.METRICS_FILE, True) as metrics_file,
+        outputs.replacing(folder / fields.HISTORY_FILE, True) as history_file,
+    ):
+        checkpoint.save(model_file, model, facts, known)
+        outputs.write_json(metrics_file, metrics)
+        history_file.write_text(table.to_csv(sep="\t", index=False, float_format="%.6g"))
+
+
+def run_digest(model: CrossModalModel, seed: int, cells: tuple[Cells, Cells]) -> str:
+    """Digest of everything that decides the weights: model, settings, seed, features, links, cells and their counts."""
+    digest = hashlib.sha256()
+    vocabulary = model.vocabulary
+    text = [model.name, model.settings.model_dump(mode="json"), seed, vocabulary.to_json()]
+    digest.update(json.dumps(text, sort_keys=True).encode())
+    arrays = list(vocabulary.link_tensors().values())
+    for part in cells:
+        digest.update("\n".join(part.names).encode())
+        for m in vocabulary:
+            arrays += [
+                part.counts[m].data,
+                part.counts[m].indices,
+                part.counts[m].indptr,
+                part.depth[m],
+                part.present[m],
+            ]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def parse_settings(model_class: type[CrossModalModel], changes: tuple[str, ...]) -> ModelSettings:
@@ -178,8 +224,35 @@ def _split(mdata: MuData, cells: Cells, about: dict[str, Any], seed: int) -> tup
     else:
         part, facts = splits.assign(mdata.obs, by=None, seed=seed)
     text = np.asarray(part.astype(str))
-    facts = {**about.get("split", {}), **{k: v for k, v in facts.items() if k not in about.get("split", {})}}
+    recorded = about.get("split", {})
+    if all(
+        recorded.get(p) == facts.get(p) for p in (fields.TRAIN, fields.TEST)
+    ):  # else somebody changed the column since
+        facts = {**facts, **{k: v for k, v in recorded.items() if k not in (fields.TRAIN, fields.VALID, fields.TEST)}}
     return cells.subset(np.flatnonzero(text == fields.TRAIN)), cells.subset(np.flatnonzero(text == fields.VALID)), facts
+
+
+def with_pairs(train: Cells, valid: Cells, seed: int, warnings: list[str]) -> tuple[Cells, Cells]:
+    """Training and validation cells such that the latter can judge every direction that is learned.
+
+    Where no validation cell has both modalities of a direction, a tenth of the training cells that have them go over.
+    """
+    names = list(train.vocabulary)
+    moved: set[int] = set()
+    for a, b in [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]:
+        both = np.flatnonzero(train.present[a] & train.present[b])
+        if len(valid.having(a, b)) >= ENOUGH_TO_JUDGE or len(both) < 10 * ENOUGH_TO_JUDGE:
+            continue
+        rows = np.random.default_rng(seed).permutation(both)[: len(both) // 10]
+        moved |= {int(r) for r in rows}
+        warnings.append(
+            f"no validation cell has both {a} and {b}: {len(rows)} training cells were taken for validation"
+        )
+        log.warning(warnings[-1])
+    if not moved:
+        return train, valid
+    go = np.isin(np.arange(len(train)), list(moved))
+    return train.subset(np.flatnonzero(~go)), joined(valid, train.subset(np.flatnonzero(go)))
 
 
 def _require_enough(model_class: type[CrossModalModel], vocabulary: Vocabulary, train: Cells, path: Path) -> None:
@@ -187,6 +260,11 @@ def _require_enough(model_class: type[CrossModalModel], vocabulary: Vocabulary, 
     paired = max(len(train.having(a, b)) for i, a in enumerate(names) for b in names[i + 1 :])
     if not paired:
         raise NotApplicable(f"{path}: no training cell has two modalities; {model_class.name} learns from paired cells")
+    for m in names:
+        if not train.present[m].any():
+            raise InputRefused(
+                f"no training cell has {m}", where=str(path), do=f"leave {m} out, or give cells that have it"
+            )
     if paired < model_class.min_cells:
         raise InputRefused(
             f"{paired} paired training cells; model '{model_class.name}' needs {model_class.min_cells}",
@@ -207,7 +285,6 @@ def _metrics(
             for m, v in model.vocabulary.modalities.items()
         },
         "links": int(model.vocabulary.links.nnz) if model.vocabulary.links is not None else 0,
-        "directions": [list(d) for d in model.directions()],
         "split": split,
         "filters": about.get("options", {}),
         "losses": {k: v for k, v in last.items() if k != "learning_rate"},

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from xmodal.errors import InputRefused
-from xmodal.learning import training_state
+from xmodal.learning.training_state import Keeper
 from xmodal.models.base import CrossModalModel, GradientSettings
 
 if TYPE_CHECKING:
@@ -55,34 +53,26 @@ def fit(
     device: torch.device,
     *,
     seed: int = 0,
-    state: Path | None = None,
-    save_every: float = 30.0,
+    keeper: Keeper | None = None,
 ) -> Fit:
     """Train ``model`` in place and return its history; the weights are those of the best validation epoch.
 
-    ``state``: where the resumable state is kept while training runs (loaded first where it exists, removed at the end).
+    ``keeper`` keeps the resumable state; where it has one of the same run, training goes on from there.
     """
+    keeper = keeper or Keeper(None)
     torch.manual_seed(seed)
     model.prepare(train)
     model.to(device)
     running = start(model, seed)
     settings = model.settings
     if isinstance(settings, GradientSettings) and settings.epochs:
-        if state is not None and state.exists():
-            training_state.load(state, running)
-            log.info("going on from epoch %d of %s", running.epoch, state.name)
-        saving = Saving(state, save_every)
-        try:
-            _epochs(running, settings, (train, valid), device, saving)
-        except BaseException:
-            saving.stopped()
-            raise
+        if keeper.resume(running):
+            log.info("going on from epoch %d", running.epoch)
+        _epochs(running, settings, (train, valid), device, keeper)
         model.load_state_dict(running.best)
     model.eval()
     with torch.no_grad():
         model.finish(valid if len(valid) else train)
-    if state is not None:
-        state.unlink(missing_ok=True)
     return running.fit
 
 
@@ -100,34 +90,14 @@ def start(model: CrossModalModel, seed: int) -> Running:
     return Running(model, optimizer, scheduler, shuffle, Fit(), _copy(model))
 
 
-class Saving:
-    """Keeps the last whole epoch at hand: to disk every so often, and at once when the run is stopped (SIGTERM, Ctrl-C)."""
-
-    def __init__(self, path: Path | None, every: float) -> None:
-        self.path, self.every, self.saved = path, every, time.monotonic()
-        self.taken: training_state.Snapshot | None = None
-
-    def epoch_done(self, running: Running) -> None:
-        if self.path is None:
-            return
-        self.taken = training_state.snapshot(running)
-        if time.monotonic() - self.saved > self.every:
-            training_state.save(self.path, self.taken)
-            self.saved = time.monotonic()
-
-    def stopped(self) -> None:
-        if self.path is not None and self.taken is not None:
-            training_state.save(self.path, self.taken)
-            log.info("stopped; the state is kept in %s", self.path.name)
-
-
 def _epochs(
-    running: Running, settings: GradientSettings, cells: tuple[Cells, Cells], device: torch.device, saving: Saving
+    running: Running, settings: GradientSettings, cells: tuple[Cells, Cells], device: torch.device, keeper: Keeper
 ) -> None:
     result = running.fit
     while running.epoch < settings.epochs and running.epoch - result.best_epoch < settings.patience:
         row = _one_epoch(running, settings, cells, device)
         if not math.isfinite(row["valid_loss"]):
+            keeper.done()  # going on from here would fail again
             raise InputRefused(
                 f"the loss is not finite in epoch {running.epoch + 1}",
                 do="lower the learning rate: --set learning_rate=0.001",
@@ -145,24 +115,26 @@ def _epochs(
             row["learning_rate"],
             "  best" if result.best_epoch == running.epoch else "",
         )
-        saving.epoch_done(running)
+        keeper.epoch_done(running)
 
 
 def _one_epoch(running: Running, settings: GradientSettings, cells: tuple[Cells, Cells], device: torch.device) -> Row:
     train, valid = cells
     rate = running.optimizer.param_groups[0]["lr"]
     running.model.train()
-    totals: Row = {}
+    totals = Means()
     for batch in train.minibatches(settings.batch_size, running.shuffle):
         terms = running.model.loss(batch.to(device))
+        if not terms:  # a last minibatch of single cells of different modalities teaches nothing
+            continue
         loss = torch.stack(list(terms.values())).sum()
         running.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(running.model.parameters(), settings.clip)
         running.optimizer.step()
-        _add(totals, terms, len(batch))
+        totals.add(terms, len(batch))
     held = evaluate(running.model, valid if len(valid) else train, settings.batch_size, device)
-    row = {"train_loss": _mean_total(totals), "valid_loss": sum(held.values())}
+    row = {"train_loss": sum(totals.means().values()), "valid_loss": sum(held.values())}
     return {**row, **{f"valid_{k}": v for k, v in held.items()}, "learning_rate": rate}
 
 
@@ -170,21 +142,26 @@ def _one_epoch(running: Running, settings: GradientSettings, cells: tuple[Cells,
 def evaluate(model: CrossModalModel, cells: Cells, size: int, device: torch.device) -> Row:
     """Mean of each loss term over ``cells``."""
     model.eval()
-    totals: Row = {}
+    totals = Means()
     for batch in cells.minibatches(size):
-        _add(totals, model.loss(batch.to(device)), len(batch))
-    count = totals.pop("cells", 0.0)
-    return {k: v / max(count, 1.0) for k, v in totals.items()}
+        totals.add(model.loss(batch.to(device)), len(batch))
+    return totals.means()
 
 
-def _add(totals: Row, terms: dict[str, Any], cells: int) -> None:
-    for name, value in terms.items():
-        totals[name] = totals.get(name, 0.0) + float(value) * cells
-    totals["cells"] = totals.get("cells", 0.0) + cells
+class Means:
+    """Running means of loss terms; a term counts where it is there, since not every batch has every modality."""
 
+    def __init__(self) -> None:
+        self.sums: Row = {}
+        self.cells: Row = {}
 
-def _mean_total(totals: Row) -> float:
-    return sum(v for k, v in totals.items() if k != "cells") / max(totals.get("cells", 0.0), 1.0)
+    def add(self, terms: dict[str, Any], cells: int) -> None:
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value) * cells
+            self.cells[name] = self.cells.get(name, 0.0) + cells
+
+    def means(self) -> Row:
+        return {name: total / self.cells[name] for name, total in self.sums.items()}
 
 
 def _copy(model: CrossModalModel) -> dict[str, torch.Tensor]:

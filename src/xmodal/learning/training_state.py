@@ -6,6 +6,8 @@ A run that is killed and goes on from this file ends with the same weights as on
 from __future__ import annotations
 
 import json
+import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,50 @@ if TYPE_CHECKING:
     from xmodal.learning.training import Running
 
 KEY = "xmodal-state"
+AFRESH = "give --overwrite to train from the start, or the command it was made with"
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Keeps the last whole epoch at hand: to disk every so often, and at once when the run is stopped (SIGTERM, Ctrl-C).
+
+    ``run``: a digest of everything the weights depend on (model, settings, seed, cells); a state of another run is refused.
+    """
+
+    def __init__(self, path: Path | None, run: str = "", every: float = 30.0) -> None:
+        self.path, self.run, self.every, self.saved = path, run, every, time.monotonic()
+        self.taken: Snapshot | None = None
+
+    def resume(self, running: Running) -> bool:
+        """Bring ``running`` to the kept state, where there is one."""
+        if self.path is None or not self.path.exists():
+            return False
+        load(self.path, running, self.run)
+        return True
+
+    def epoch_done(self, running: Running) -> None:
+        if self.path is None:
+            return
+        self.taken = snapshot(running, self.run)
+        if time.monotonic() - self.saved > self.every:
+            save(self.path, self.taken)
+            self.saved = time.monotonic()
+
+    def stopped(self) -> None:
+        """Write the last whole epoch; where even that fails (full disk) the state written before it stays."""
+        if self.path is None or self.taken is None:
+            return
+        try:
+            save(self.path, self.taken)
+            log.warning("stopped; the same command goes on from %s", self.path.name)
+        except (OSError, InputRefused) as error:
+            log.warning("stopped, and the last epoch could not be kept: %s", error)
+
+    def done(self) -> None:
+        """The result is there, or there is nothing to go on from."""
+        self.taken = None
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -29,7 +75,7 @@ class Snapshot:
     header: str
 
 
-def snapshot(running: Running) -> Snapshot:
+def snapshot(running: Running, run: str = "") -> Snapshot:
     """Copy everything that must survive."""
     tensors = {f"model.{k}": v for k, v in running.model.state_dict().items()}
     tensors |= {f"best.{k}": v for k, v in running.best.items()}
@@ -43,6 +89,7 @@ def snapshot(running: Running) -> Snapshot:
     rates = [g["lr"] for g in running.optimizer.param_groups]
     header = {
         "history": fit.history,
+        "run": run,
         "best_epoch": fit.best_epoch,
         "best_loss": fit.best_loss,
         "rates": rates,
@@ -59,22 +106,40 @@ def save(path: Path, taken: Snapshot) -> None:
         save_file(taken.tensors, temporary, {KEY: taken.header})
 
 
-def load(path: Path, running: Running) -> None:
+def load(path: Path, running: Running, run: str = "") -> None:
     """Bring ``running`` to the state in ``path``; refuses one of another model or of other settings."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     try:
         with safe_open(path, "pt") as handle:
             header: dict[str, Any] = json.loads((handle.metadata() or {})[KEY])
-        tensors = load_file(path)
-        running.model.load_state_dict(_under("model.", tensors))
-    except (KeyError, ValueError, RuntimeError, OSError) as error:
+        same = header["run"] == run
+        if same:
+            _restore(running, header, load_file(path))
+    except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
         raise InputRefused(
-            f"this state of a stopped training does not fit ({type(error).__name__})",
-            where=str(path),
-            do="remove it to train from the start, or give the settings it was made with",
+            f"the state of a stopped training cannot be read ({error})", where=str(path), do=AFRESH
         ) from None
+    if not same:
+        raise InputRefused(
+            "a stopped training of other cells, settings, seed or model left this state", where=str(path), do=AFRESH
+        )
+
+
+def same_run(path: Path, run: str) -> bool:
+    """Whether ``path`` is a readable state of this very run."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as handle:
+            return bool(json.loads((handle.metadata() or {})[KEY])["run"] == run)
+    except (SafetensorError, KeyError, ValueError, OSError):
+        return False
+
+
+def _restore(running: Running, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    running.model.load_state_dict(_under("model.", tensors))
     running.best = _under("best.", tensors)
     slots: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in _under("optimizer.", tensors).items():

@@ -48,7 +48,8 @@ class CrossModalModel(nn.Module):
     source: ClassVar[str]  # the paper or method it implements
     Settings: ClassVar[type[ModelSettings]]
     has_latent: ClassVar[bool] = False
-    min_cells: ClassVar[int] = 2  # training cells below which fitting makes no sense
+    min_cells: ClassVar[int] = 2  # paired training cells below which fitting makes no sense
+    min_pairs: ClassVar[int] = 2  # paired training cells below which one direction is not learned
 
     def __init__(self, settings: ModelSettings, vocabulary: Vocabulary) -> None:
         super().__init__()
@@ -63,6 +64,10 @@ class CrossModalModel(nn.Module):
     def directions(self) -> list[tuple[str, str]]:
         """The pairs (source, target) this model predicts."""
         return list(permutations(self.vocabulary.modalities, 2))
+
+    def learned(self, train: Cells) -> list[tuple[str, str]]:
+        """The directions that the training cells can teach: those with enough cells that have both modalities."""
+        return [(s, t) for s, t in self.directions() if len(train.having(s, t)) >= self.min_pairs]
 
     def prepare(self, cells: Cells) -> None:
         """Take statistics of the training cells into buffers; closed-form models are trained after this."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from xmodal.data.vocabulary import Vocabulary
 
 CALIBRATION_CELLS = 4_000
+LOW = 0.2  # of a feature's training mean: a calibrated log1p CP10k below it bends, since none can be negative
 SLOPES = (0.02, 1.5)  # a slope outside means that the weights, not the scale, are wrong
 
 
@@ -48,6 +48,12 @@ class CrossMPSettings(GradientSettings):
         True,
         description="Predict the expected log1p CP10k, fitted to validation cells; false: log1p of the expected share.",
     )
+
+
+def to_positive(x: Tensor, floor: Tensor) -> Tensor:
+    """Values below ``floor`` (features,) approach zero exponentially instead of crossing it; their order stays."""
+    floor = floor.clamp(min=1e-6)
+    return torch.where(x < floor, floor * torch.exp((x.clamp(max=floor) - floor) / floor), x)
 
 
 class Encoder(nn.Module):
@@ -165,7 +171,7 @@ class CrossMP(CrossModalModel):
         losses = {}
         for s in self.vocabulary:
             rows = batch.present[s].nonzero().ravel()
-            if len(rows) < 2:  # batch normalisation needs two
+            if len(rows) < (2 if self.training else 1):  # batch normalisation has no variance to learn from one cell
                 continue
             part = batch if len(rows) == len(batch) else batch.rows(rows)
             z = self.encoders[s](part)
@@ -193,7 +199,10 @@ class CrossMP(CrossModalModel):
         out = self._uncalibrated(batch, source, target)
         if self.vocabulary[target].scale == fields.BINARY:
             return out
-        return self.get_buffer(f"shift_{source}_{target}") + self.get_buffer(f"scale_{source}_{target}") * out
+        out = self.get_buffer(f"shift_{source}_{target}") + self.get_buffer(f"scale_{source}_{target}") * out
+        if self.vocabulary[target].scale != fields.LOG_CP10K:
+            return out
+        return to_positive(out, LOW * self.heads[target].get_buffer("mean"))
 
     def _uncalibrated(self, batch: Batch, source: str, target: str) -> Tensor:
         head, outputs = self.heads[target], self.decoders[target](self.encoders[source](batch))
@@ -208,7 +217,7 @@ class CrossMP(CrossModalModel):
             both = cells.having(s, t)
             if self.vocabulary[t].scale == fields.BINARY or len(both) < 2:
                 continue
-            slope, average = self._slope(both.subset(np.arange(min(len(both), CALIBRATION_CELLS))), s, t)
+            slope, average = self._slope(both.subset(drawn(len(both), 1, CALIBRATION_CELLS)), s, t)
             self.get_buffer(f"scale_{s}_{t}").copy_(slope)
             mean = self.heads[t].get_buffer("mean")  # the training mean: no noise from few held-out cells
             self.get_buffer(f"shift_{s}_{t}").copy_(mean - slope * average)

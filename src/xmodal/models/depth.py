@@ -39,7 +39,7 @@ class Depth(CrossModalModel):
     def prepare(self, cells: Cells) -> None:
         for s, t in self.directions():
             both = cells.having(s, t)
-            if len(both) < self.min_cells:
+            if len(both) < self.min_pairs:
                 continue
             x = torch.log1p(torch.from_numpy(both.counts[s].sum(1)).float().ravel().clamp(min=0))
             centred = x - x.mean()

@@ -23,9 +23,9 @@ ENTRIES = 20_000_000  # values made dense at once for it (80 MB), so that wide m
 FEWEST = 200
 
 
-def drawn(cells: int, width: int) -> npt.NDArray[np.int64]:
+def drawn(cells: int, width: int, most: int = SAMPLE) -> npt.NDArray[np.int64]:
     """Rows of the cells that statistics of ``width`` features are taken from, sorted; the same for the same numbers."""
-    most = min(SAMPLE, max(FEWEST, ENTRIES // max(width, 1)))
+    most = min(most, max(FEWEST, ENTRIES // max(width, 1)))
     order = torch.randperm(cells, generator=torch.Generator().manual_seed(0))[:most]
     return order.sort().values.numpy()
 

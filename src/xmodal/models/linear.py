@@ -7,6 +7,7 @@ PLS with 10 components (of ATAC targets: of their 50 SVD scores); ridge on the f
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from xmodal.models.depth import to_probability
 if TYPE_CHECKING:
     from xmodal.data.vocabulary import Vocabulary
 
+log = logging.getLogger(__name__)
 Array = npt.NDArray[np.float32]
 ENTRIES = 60_000_000  # values of one modality made dense at once; of 30,000 genes that is 2,000 cells
 FEWEST = 1_000
@@ -45,6 +47,7 @@ class Linear(CrossModalModel):
     source = "scikit-learn; pinned as the reference control"
     Settings = LinearSettings
     min_cells = 20
+    min_pairs = 20
     settings: LinearSettings
 
     def __init__(self, settings: LinearSettings, vocabulary: Vocabulary) -> None:
@@ -75,6 +78,7 @@ class Linear(CrossModalModel):
         most = min(self.settings.max_cells, max(FEWEST, ENTRIES // widest))
         if len(cells) > most:
             rows = np.random.default_rng(0).choice(len(cells), most, replace=False)
+            log.info("linear: fitted to %d of %d cells", most, len(cells))
             cells = cells.subset(np.sort(rows))
         for m in self.vocabulary:
             measured = cells.having(m)
@@ -82,7 +86,7 @@ class Linear(CrossModalModel):
                 self._fit_input(m, measured)
         for s, t in self.directions():
             both = cells.having(s, t)
-            if len(both) >= self.min_cells:
+            if len(both) >= self.min_pairs:
                 self._fit_direction(s, t, both)
 
     def _fit_input(self, m: str, cells: Cells) -> None:

@@ -30,6 +30,7 @@ class Mean(CrossModalModel):
     source = "trivial control"
     Settings = ModelSettings
     min_cells = 1
+    min_pairs = 1
 
     def __init__(self, settings: ModelSettings, vocabulary: Vocabulary) -> None:
         super().__init__(settings, vocabulary)

@@ -25,7 +25,7 @@ def merge(paths: list[Path], output: Path, overwrite: bool = False) -> int:
     import anndata as ad
     import pandas as pd
 
-    parts = sorted((_open(path) for path in paths), key=lambda p: _range(p)[0])
+    parts = sorted((_open(path) for path in paths), key=_range)
     try:
         about = dict(parts[0].uns[fields.UNS])
         _require_whole(parts, about)

@@ -78,8 +78,9 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
     counts, depth, found = alignment.align(adata, modality)
     alignment.require_coverage(found, request.min_coverage)
     facts: dict[str, Any] = {"alignment": found.to_json(), "novelty": {}}
-    if source in loaded.novelty:
-        facts["novelty"] = novelty.verdict(loaded.novelty[source], counts, modality.likelihood)
+    chosen = select(mdata, source, request.split)
+    if source in loaded.novelty:  # of all cells to predict, whatever the shard, so that shards agree
+        facts["novelty"] = novelty.verdict(loaded.novelty[source], counts[chosen], modality.likelihood)
         novelty.require(source, facts["novelty"], request.force)
         if facts["novelty"]["level"] != "fine":
             log.warning("%.0f %% of the cells are unlike the training cells", 100 * facts["novelty"]["unlike"])
@@ -87,7 +88,6 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
         log.warning("%d of %d features are missing in the input and taken as zero", found.missing, found.features)
     names = adata.obs_names.to_numpy(str)
     cells = spread(loaded.model.vocabulary, names, {source: names}, {source: (counts, depth)})
-    chosen = select(mdata, source, request.split)
     if len(chosen) < len(names):
         cells = cells.subset(chosen)
     rows = _rows(len(cells), request)
@@ -104,7 +104,7 @@ def choose_source(loaded: checkpoint.Checkpoint, mdata: MuData, request: Request
     known, target = list(loaded.model.vocabulary), request.target
     if target not in known:
         raise UsageRefused(f"--to {target}: the checkpoint knows {', '.join(known)}")
-    possible = [s for s, t in loaded.model.directions() if t == target]
+    possible = [s for s, t in loaded.directions if t == target]
     if not possible:
         raise NotApplicable(f"this checkpoint ({loaded.model.name}) cannot predict {target}")
     if request.source is not None:
@@ -237,6 +237,6 @@ def preview(mdata: MuData, path: Path) -> dict[str, Any]:
             "enough": found.coverage >= alignment.MIN_COVERAGE,
             "novelty": novelty.verdict(known, counts, modality.likelihood) if known else {},
             "genome": {"input": genome_of(mdata, m), "checkpoint": modality.genome},
-            "predicts": [t for s, t in loaded.model.directions() if s == m],
+            "predicts": [t for s, t in loaded.directions if s == m],
         }
     return out

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xmodal.outputs import replacing
+from xmodal.outputs import replacing_files
 from xmodal.reporting.report_inputs import Inputs
 from xmodal.scores.score_texts import HEADLINE, SHORT, text_of
 
@@ -22,16 +22,11 @@ GENERAL = ("gene_pearson", "peak_auroc", "label_transfer_macro")
 
 def write(folder: Path, inputs: Inputs, overwrite: bool = False) -> None:
     """Write every section there is content for into ``folder``."""
-    import shutil
-
-    with replacing(folder, overwrite) as temporary:
-        temporary.mkdir()
+    with replacing_files(folder, ("*_mqc.json",), overwrite) as temporary:
         for content in sections(inputs):
             # Not sorted: MultiQC shows columns and categories in the order of the file.
             path = temporary / f"{content['id']}_mqc.json"
             path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        if folder.is_dir():
-            shutil.rmtree(folder)
 
 
 def sections(inputs: Inputs) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from xmodal import fields
-from xmodal.outputs import replacing, write_json
+from xmodal.outputs import replacing_files, write_json
 from xmodal.scores import projection
 
 if TYPE_CHECKING:
@@ -39,27 +39,20 @@ def results(
     }
 
 
+OWN = (fields.METRICS_FILE, "scores.*", "features.tsv", "features_*.png", "umap.tsv", "umap_*.png")
+
+
 def write(folder: Path, targets: Sequence[Target], content: dict[str, Any], overwrite: bool) -> None:
     """Write everything into ``folder`` at once; ``content`` is that of metrics.json."""
     from xmodal.reporting import figures
 
     tables = {"scores": scores_table(targets), "features": features_table(targets)}
-    with replacing(folder, overwrite) as temporary:
-        temporary.mkdir()
+    with replacing_files(folder, OWN, overwrite) as temporary:
         tables["umap"] = umap_table(targets, content["settings"]["umap_cells"], content["settings"]["seed"])
         write_json(temporary / fields.METRICS_FILE, content)
         for name, frame in tables.items():
             frame.to_csv(temporary / f"{name}.tsv", sep="\t", index=False, lineterminator="\n")
         figures.write_all(temporary, content, tables["features"], tables["umap"])
-        _make_room(folder, overwrite)
-
-
-def _make_room(folder: Path, overwrite: bool) -> None:
-    """A folder cannot be renamed onto a full one: the old results go just before the new ones take their place."""
-    import shutil
-
-    if folder.is_dir() and (overwrite or not any(folder.iterdir())):
-        shutil.rmtree(folder)
 
 
 def describe(target: Target, settings: EvaluationSettings) -> dict[str, Any]:
