@@ -92,9 +92,11 @@ def test_existing_output_needs_overwrite(done: Path) -> None:
     assert isinstance(result.exception, InputRefused) and "--overwrite" in str(result.exception)
     other = done.parent / "again"
     other.mkdir()
-    (other / "old").write_text("x")
+    (other / "notes.txt").write_text("mine")
+    (other / "features_gone.png").write_text("a result of an earlier evaluation")
     assert run(*given, other, "--overwrite", "--controls", "mean", "--umap-cells", 0).exit_code == 0
-    assert not (other / "old").exists() and (other / "metrics.json").exists()
+    assert (other / "notes.txt").read_text() == "mine" and (other / "metrics.json").exists()
+    assert not (other / "features_gone.png").exists()
 
 
 def test_protein_through_the_same_code() -> None:

@@ -101,6 +101,50 @@ def test_prediction_beside_a_measurement(model: Path, prepared: Path, tmp_path: 
     assert list(before.obs["type"]) == list(after.obs["type"])
 
 
+def test_the_layer_finds_peaks_that_are_written_differently(model: Path, prepared: Path, tmp_path: Path) -> None:
+    mdata = mu.read_h5mu(prepared)
+    mdata["atac"].var_names = mdata["atac"].var_names.str.replace(":", "-")
+    mdata.update_var()
+    mdata.obsm["X_umap"] = np.ones((mdata.n_obs, 2))
+    mdata.write_h5mu(tmp_path / "in.h5mu")
+    done = predict(model, tmp_path / "in.h5mu", tmp_path / "out.h5mu", "atac", "--from", "rna")
+    assert done.code == 0, done.err
+    after = mu.read_h5mu(tmp_path / "out.h5mu")
+    assert np.isfinite(after["atac"].layers["xmodal_predicted"]).all() and "X_umap" in after.obsm
+
+
+def test_a_layer_without_one_measured_feature_is_refused(model: Path, prepared: Path, tmp_path: Path) -> None:
+    mdata = mu.read_h5mu(prepared)
+    mdata["rna"].var_names = [f"other{i}" for i in range(60)]
+    mdata["rna"].var.drop(columns="gene_id", errors="ignore", inplace=True)
+    mdata.update_var()
+    mdata.write_h5mu(tmp_path / "in.h5mu")
+    done = predict(model, tmp_path / "in.h5mu", tmp_path / "out.h5mu", "rna", "--from", "atac")
+    assert done.code == 3 and ".h5ad" in done.err
+    assert not (tmp_path / "out.h5mu").exists()
+
+
+def test_only_the_cells_predicted_are_judged(model: Path, prepared: Path, tmp_path: Path) -> None:
+    """Strange test cells are refused even where most cells of the file are like the training cells."""
+    mdata = mu.read_h5mu(prepared)
+    test = (mdata.obs["xmodal_split"] == "test").to_numpy()
+    x = mdata["rna"].X.toarray()
+    x[test] = other_tissue(mdata["rna"].copy()).X.toarray()[test]
+    mdata["rna"].X = sp.csr_matrix(x)
+    mdata.write_h5mu(tmp_path / "in.h5mu")
+    done = predict(model, tmp_path / "in.h5mu", tmp_path / "out.h5ad", "atac", "--split", "test")
+    assert done.code == 3 and "unlike the training cells" in done.err
+
+
+def test_symbols_that_stand_twice_for_two_ids_are_summed(model: Path, rna: ad.AnnData, tmp_path: Path) -> None:
+    """As in every raw 10x file."""
+    rna.var["gene_ids"] = [f"ENSG{i:011d}" for i in range(rna.n_vars)]
+    twice = ad.concat([rna, rna[:, :1]], axis=1, merge="first")
+    twice.var["gene_ids"] = [*rna.var["gene_ids"], "ENSG00000999999"]
+    twice.uns = rna.uns
+    assert facts(predicted(model, twice, tmp_path))["alignment"]["by_name"] == 60  # type: ignore[index]
+
+
 def test_only_the_split_asked_for(model: Path, prepared: Path, tmp_path: Path) -> None:
     assert predict(model, prepared, tmp_path / "p.h5ad", "rna", "--split", "test").code == 0
     out = ad.read_h5ad(tmp_path / "p.h5ad")
@@ -242,6 +286,17 @@ def test_a_checkpoint_of_another_format_is_refused(model: Path, simulated: Path,
     assert done.code == 3 and "format 9" in done.err
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [(b'{\\"content', b'[\\"content'), (b"vocabulary", b"vocabulery"), (b"latent", b"latens")]
+)
+def test_a_corrupt_header_is_refused(model: Path, simulated: Path, tmp_path: Path, old: bytes, new: bytes) -> None:
+    raw = model.read_bytes()
+    assert old in raw
+    (tmp_path / "m.safetensors").write_bytes(raw.replace(old, new))
+    done = predict(tmp_path / "m.safetensors", simulated / "rna.h5ad", tmp_path / "out.h5ad")
+    assert done.code == 3 and "corrupt" in done.err, done.err
+
+
 def test_an_output_that_exists_is_kept(model: Path, simulated: Path, tmp_path: Path) -> None:
     (tmp_path / "out.h5ad").write_text("mine")
     done = predict(model, simulated / "rna.h5ad", tmp_path / "out.h5ad")
@@ -273,6 +328,41 @@ def test_merge_refuses_gaps_doubles_and_strangers(model: Path, simulated: Path, 
         done = call_xmodal("merge", *parts, "--output", tmp_path / "m.h5ad")
         assert done.code == 3 and words in done.err, done.err
     assert not (tmp_path / "m.h5ad").exists()
+
+
+def test_merge_takes_parts_in_any_order_and_empty_ones(model: Path, simulated: Path, tmp_path: Path) -> None:
+    parts = [tmp_path / f"{i}.h5ad" for i in (2, 1, 4, 3)]
+    for part in parts:
+        done = predict(model, simulated / "rna.h5ad", part, "atac", "--shard", f"{part.stem}/4")
+        assert done.code == 0, done.err
+    assert call_xmodal("merge", *parts, "--output", tmp_path / "m.h5ad").code == 0
+    assert predict(model, simulated / "rna.h5ad", tmp_path / "whole.h5ad").code == 0
+    assert (tmp_path / "m.h5ad").read_bytes() == (tmp_path / "whole.h5ad").read_bytes()
+
+
+def test_a_direction_without_pairs_is_not_promised(simulated: Path, tmp_path: Path) -> None:
+    """RNA with ATAC in some cells, RNA with protein in others: ATAC to protein was never seen."""
+    sim = tmp_path / "sim"
+    size = ["--cells", 300, "--genes", 40, "--peaks", 60, "--third", 10, "--no-rates"]
+    assert call_xmodal("simulate", "--output-dir", sim, *size).code == 0
+    whole = mu.read_h5mu(sim / "paired.h5mu")
+    half = np.arange(whole.n_obs) % 2 == 0
+    mdata = mu.MuData(
+        {"rna": whole["rna"], "atac": whole["atac"][half].copy(), "protein": whole["protein"][~half].copy()}
+    )
+    mdata.obs["xmodal_split"] = whole.obs["xmodal_split"].astype(str).reindex(mdata.obs_names)
+    mdata.write_h5mu(sim / "mosaic.h5mu")
+    prepared = tmp_path / "p.h5mu"
+    gaussian = ["--likelihood", "protein=gaussian"]
+    done = call_xmodal("prepare", "--h5mu", sim / "mosaic.h5mu", "--output", prepared, *gaussian)
+    assert done.code == 0, done.err
+    done = call_xmodal("train", prepared, "--model", "linear", "--output-dir", tmp_path / "m")
+    assert (
+        done.code == 0
+        and "atac -> protein is not learned" in json.loads((tmp_path / "m/metrics.json").read_text())["warnings"][0]
+    )
+    done = predict(tmp_path / "m" / "model.safetensors", sim / "atac.h5ad", tmp_path / "x.h5ad", "protein")
+    assert done.code in (2, 3) and "rna" in done.err, done.err
 
 
 def test_models_says_what_a_checkpoint_is(model: Path) -> None:

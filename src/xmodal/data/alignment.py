@@ -80,6 +80,11 @@ def align(adata: AnnData, modality: Modality) -> tuple[sp.csr_matrix, npt.NDArra
     return (counts @ mapping).tocsr(), depth, report
 
 
+def matched(adata: AnnData, modality: Modality) -> list[tuple[int, int]]:
+    """Pairs (feature of ``adata``, feature of ``modality``) that are the same by name or Ensembl id."""
+    return _by_name(adata, list(map(str, adata.var_names)), modality)[0]
+
+
 def require_coverage(report: Alignment, minimum: float) -> None:
     """Refuse below ``minimum`` coverage, naming the first features that are missing."""
     if report.coverage < minimum:

@@ -51,6 +51,18 @@ def name_genes(adata: ad.AnnData, where: str, table: pd.DataFrame | None = None)
     return result, facts
 
 
+def with_gene_ids(adata: ad.AnnData) -> ad.AnnData:
+    """Genes as they are called, with their Ensembl ids in ``var["gene_id"]`` where the file has them.
+
+    Symbols that stand twice for different ids, as in every raw 10x file, are summed; without ids they stay, to be refused.
+    """
+    ids = _ids(adata, pd.Series(adata.var_names.astype(str)))
+    if ids is None:
+        return adata
+    result = _with_var(adata, adata.X, pd.DataFrame({GENE_ID: ids.fillna("").to_numpy(object)}, index=adata.var_names))
+    return result if result.var_names.is_unique else sum_duplicates(result)
+
+
 def _ids(adata: ad.AnnData, names: pd.Series) -> pd.Series | None:
     for column in ID_COLUMNS:
         if column in adata.var:

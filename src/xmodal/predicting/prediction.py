@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from xmodal import __version__, fields, provenance
-from xmodal.data import alignment
+from xmodal.data import alignment, features
 from xmodal.data.batches import Cells, spread
 from xmodal.errors import InputRefused, NotApplicable, UsageRefused
 from xmodal.learning import checkpoint, novelty
@@ -71,7 +71,7 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
     """Check that the checkpoint fits these cells, and align them.  ``path``: the checkpoint."""
     loaded = checkpoint.load(path)
     source = choose_source(loaded, mdata, request)
-    adata = mdata.mod[source]
+    adata = features.with_gene_ids(mdata.mod[source]) if source == fields.RNA else mdata.mod[source]
     modality = loaded.model.vocabulary[source]
     _require_counts(source, adata, modality.likelihood, modality.scale)
     _require_genome(loaded, mdata, source, request.force)
@@ -155,9 +155,7 @@ def _rows(cells: int, request: Request) -> tuple[int, int]:
     if not 0 <= first < last <= cells:
         raise UsageRefused(f"--rows {first}:{last}: there are {cells} cells (0:{cells})")
     if first % BATCH or (last % BATCH and last != cells):
-        raise UsageRefused(
-            f"--rows {first}:{last}: the edges must be multiples of {BATCH} (or the last cell, {cells})"
-        )
+        raise UsageRefused(f"--rows {first}:{last}: the edges must be multiples of {BATCH} (or the last cell, {cells})")
     return first, last
 
 

@@ -34,7 +34,8 @@ def run(
     names = job.cells.names[first:last]
     chunks = _told(job, device)
     if output.suffix == ".h5mu":
-        streaming.write_h5mu(output, mdata, job.target, var, (names, about, chunks, overwrite))
+        modality = job.loaded.model.vocabulary[job.target]
+        streaming.write_h5mu(output, mdata, modality, var, (names, about, chunks, overwrite))
     else:
         obs = mdata.obs.reindex(names)
         streaming.write_h5ad(output, obs, var, about, chunks, overwrite)

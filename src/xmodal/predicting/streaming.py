@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from mudata import MuData
 
+    from xmodal.data.vocabulary import Modality
+
+log = logging.getLogger(__name__)
 Chunks = Iterator[npt.NDArray[np.float32]]
 
 
@@ -44,7 +48,7 @@ def write_h5ad(
                 first += len(chunk)
 
 
-def write_h5mu(path: Path, mdata: MuData, target: str, var: pd.DataFrame, parts: Any) -> None:
+def write_h5mu(path: Path, mdata: MuData, modality: Modality, var: pd.DataFrame, parts: Any) -> None:
     """A copy of ``mdata`` with the prediction: ``parts`` = (cell names, about, chunks, overwrite).
 
     Beside a measurement it is the layer ``xmodal_predicted`` of the checkpoint's features that were measured (nan where a cell
@@ -55,34 +59,48 @@ def write_h5mu(path: Path, mdata: MuData, target: str, var: pd.DataFrame, parts:
     import pandas as pd
 
     names, about, chunks, overwrite = parts
+    target = modality.name
+    _require_room(path, len(names) * len(var) * 4)
     values = np.concatenate(list(chunks))
-    _require_room(path, values.nbytes)
     frame = pd.DataFrame(index=pd.Index(names, dtype=object))
     predicted = ad.AnnData(values, obs=frame, var=var)
     mods = {m: a.copy() for m, a in mdata.mod.items()}
     if target in mods:
-        mods[target].layers[fields.PREDICTED] = _beside(mods[target], predicted)
+        mods[target].layers[fields.PREDICTED] = _beside(mods[target], predicted, modality)
     else:
         mods[target] = predicted
     mu.set_options(pull_on_update=False)
     out = mu.MuData(mods)
     for column in mdata.obs:
         out.obs[column] = mdata.obs[column].reindex(out.obs_names)
-    out.uns.update({k: v for k, v in mdata.uns.items() if k != fields.UNS})
-    out.uns[fields.UNS] = dict(mdata.uns.get(fields.UNS, {}))
+    rows = mdata.obs_names.get_indexer(out.obs_names)
+    for key in [k for k in mdata.obsm if k not in mdata.mod]:
+        out.obsm[key] = mdata.obsm[key][rows]
+    for key in mdata.obsp:
+        out.obsp[key] = mdata.obsp[key][rows][:, rows]
+    out.uns.update(mdata.uns)
     mods[target].uns[fields.UNS] = about
     with replacing(path, overwrite) as temporary, naming_full_disk(path):
         out.write_h5mu(temporary)
 
 
-def _beside(measured: Any, predicted: Any) -> npt.NDArray[np.float32]:
-    rows, cols = (
-        measured.obs_names.get_indexer(predicted.obs_names),
-        measured.var_names.get_indexer(predicted.var_names),
-    )
+def _beside(measured: Any, predicted: Any, modality: Modality) -> npt.NDArray[np.float32]:
+    """The prediction in the cells and features of the measurement; features are matched as in every alignment."""
+    from xmodal.data.alignment import matched
+
+    pairs = matched(measured, modality)
+    if not pairs:
+        raise InputRefused(
+            f"none of the {len(modality)} predicted features of {modality.name} was measured in this file",
+            do="write the prediction alone, --output NAME.h5ad",
+        )
+    if len(pairs) < len(modality):
+        log.warning("%d of %d predicted features stand beside a measured one", len(pairs), len(modality))
+    own, of_model = np.array(pairs).T
+    rows = measured.obs_names.get_indexer(predicted.obs_names)
+    there = rows >= 0
     layer = np.full(measured.shape, np.nan, np.float32)
-    r, c = rows >= 0, cols >= 0
-    layer[np.ix_(rows[r], cols[c])] = predicted.X[np.ix_(r, c)]
+    layer[np.ix_(rows[there], own)] = predicted.X[np.ix_(there, of_model)]
     return layer
 
 
