@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -143,6 +144,54 @@ def test_symbols_that_stand_twice_for_two_ids_are_summed(model: Path, rna: ad.An
     twice.var["gene_ids"] = [*rna.var["gene_ids"], "ENSG00000999999"]
     twice.uns = rna.uns
     assert facts(predicted(model, twice, tmp_path))["alignment"]["by_name"] == 60  # type: ignore[index]
+
+
+def test_the_summary_says_what_was_found(model: Path, rna: ad.AnnData, tmp_path: Path) -> None:
+    rna[:, :45].write_h5ad(tmp_path / "in.h5ad")
+    summary = tmp_path / "s.json"
+    done = predict(model, tmp_path / "in.h5ad", tmp_path / "p.h5ad", "atac", "--summary", summary)
+    assert done.code == 0, done.err
+    found = json.loads(summary.read_text())
+    assert (found["cells"], found["source"], found["alignment"]["missing"]) == (480, "rna", 15)
+    done = call_xmodal("merge", tmp_path / "p.h5ad", "--output", tmp_path / "m.h5ad", "--summary", tmp_path / "m.json")
+    assert done.code == 0 and (tmp_path / "m.json").read_bytes() == summary.read_bytes()
+
+
+def test_the_input_is_never_the_output(model: Path, rna: ad.AnnData, tmp_path: Path) -> None:
+    rna.write_h5ad(tmp_path / "in.h5ad")
+    before = (tmp_path / "in.h5ad").read_bytes()
+    done = predict(model, tmp_path / "in.h5ad", tmp_path / "in.h5ad", "atac", "--overwrite")
+    assert done.code == 2 and "input" in done.err
+    assert (tmp_path / "in.h5ad").read_bytes() == before
+
+
+def test_refusals_name_the_file(model: Path, rna: ad.AnnData, tmp_path: Path) -> None:
+    logged(rna).write_h5ad(tmp_path / "logged.h5ad")
+    assert "logged.h5ad" in predict(model, tmp_path / "logged.h5ad", tmp_path / "p.h5ad").err
+
+
+def test_a_prediction_is_not_a_measurement(model: Path, simulated: Path, tmp_path: Path) -> None:
+    assert predict(model, simulated / "rna.h5ad", tmp_path / "atac.h5ad").code == 0
+    done = predict(model, tmp_path / "atac.h5ad", tmp_path / "back.h5ad", "rna")
+    assert done.code == 3 and "is a prediction" in done.err
+
+
+def test_to_what_the_file_holds_is_told_plainly(model: Path, simulated: Path, tmp_path: Path) -> None:
+    done = predict(model, simulated / "rna.h5ad", tmp_path / "p.h5ad", "rna")
+    assert done.code == 3 and "the input has rna" in done.err
+
+
+def test_an_output_below_a_file_is_told(model: Path, simulated: Path, tmp_path: Path) -> None:
+    (tmp_path / "afile").write_text("x")
+    done = predict(model, simulated / "rna.h5ad", tmp_path / "afile" / "p.h5ad")
+    assert done.code == 3 and "not a folder" in done.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="skipped, because root may write anywhere")
+def test_a_folder_that_is_read_only_is_told(model: Path, simulated: Path, tmp_path: Path) -> None:
+    (tmp_path / "ro").mkdir(mode=0o500)
+    done = predict(model, simulated / "rna.h5ad", tmp_path / "ro" / "p.h5ad")
+    assert done.code == 3 and "cannot be written" in done.err
 
 
 def test_only_the_split_asked_for(model: Path, prepared: Path, tmp_path: Path) -> None:

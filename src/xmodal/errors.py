@@ -27,6 +27,12 @@ class InputRefused(XmodalError):
         stop = "" if text.endswith(("?", "!")) else "."
         super().__init__(f"{text}{stop} What to do: {self.do}" if do else text)
 
+    def at(self, place: str) -> InputRefused:
+        """The same refusal with ``place`` (a file) in front, where the message does not name it yet."""
+        if place in str(self):
+            return self
+        return InputRefused(self.what, where=f"{place}: {self.where}" if self.where else place, do=self.do)
+
 
 class UsageRefused(XmodalError):
     """The options do not fit together; the message names the option."""

@@ -10,16 +10,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from xmodal.errors import InputRefused
+from xmodal.errors import InputRefused, UsageRefused
 
 FULL = ("No space left", "Disk quota", "StorageFull", "code: 28", "code: 122")  # as Python and safetensors say it
 
 
+def refuse_inputs(output: Path, *inputs: Path) -> None:
+    """Raise :class:`UsageRefused` where ``output`` is one of the files that are read: it would be lost."""
+    for given in inputs:
+        if output.exists() and given.exists() and output.samefile(given):
+            raise UsageRefused(f"--output {output}: this is an input. What to do: give another name")
+
+
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise :class:`InputRefused` where ``path`` exists (a folder: is not empty) and may not be replaced."""
+    """Raise :class:`InputRefused` where ``path`` exists (a folder: is not empty) and may not be replaced, or cannot be written.
+
+    Asked before any work, so that nobody waits an hour for a folder that is read-only.
+    """
     taken = any(path.iterdir()) if path.is_dir() else path.exists()
     if taken and not overwrite:
         raise InputRefused("the output exists", where=str(path), do="give --overwrite or another name")
+    near = path if path.is_dir() else path.parent
+    while not near.exists() and near != near.parent:
+        near = near.parent
+    if not near.is_dir():
+        raise InputRefused(f"{near} is a file, not a folder", where=str(path), do="give an output in a folder")
+    if not os.access(near, os.W_OK | os.X_OK):
+        raise InputRefused(f"the folder {near} cannot be written", where=str(path), do="give a folder of your own")
 
 
 @contextmanager

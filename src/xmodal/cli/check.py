@@ -11,7 +11,7 @@ from xmodal.cli import options
 from xmodal.errors import UsageRefused
 
 
-@click.command("check")
+@click.command("check", context_settings=options.HELP)
 @click.argument("files", nargs=-1, required=True, metavar="[NAME=]FILE...")
 @click.option("--json", "json_path", type=options.WRITABLE, help="Also write the answer as JSON.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="A model: can it predict from these cells?")

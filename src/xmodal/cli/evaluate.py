@@ -25,7 +25,7 @@ def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     return pairs
 
 
-@click.command("evaluate")
+@click.command("evaluate", context_settings=options.HELP)
 @click.argument("truth", type=options.READABLE)
 @click.option(
     "--prediction",

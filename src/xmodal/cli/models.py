@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from xmodal.cli.options import common
+from xmodal.cli.options import HELP, common
 
 
-@click.command("models")
+@click.command("models", context_settings=HELP)
 @click.argument("what", required=False)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 @click.option(

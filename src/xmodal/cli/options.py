@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from xmodal.errors import UsageRefused
 
+HELP = {"help_option_names": ["-h", "--help"]}
 Function = Callable[..., Any]
 READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xmodal.cli.options import READABLE, WRITABLE, common
+from xmodal.cli.options import HELP, READABLE, WRITABLE, common
 from xmodal.errors import UsageRefused
 
 DEFAULT_COVERAGE = 0.5
@@ -22,7 +22,7 @@ def parse_pair(option: str, text: str | None, separator: str, form: str) -> tupl
     return int(first), int(second)
 
 
-@click.command("predict")
+@click.command("predict", context_settings=HELP)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--to", "target", required=True, help="The modality to predict.")
 @click.option("--from", "source", default=None, help="The modality to predict from [default: the only one that fits].")
@@ -49,6 +49,7 @@ def parse_pair(option: str, text: str | None, separator: str, form: str) -> tupl
     show_default=True,
     help="Share of the checkpoint's features that the input must have.",
 )
+@click.option("--summary", type=WRITABLE, default=None, help="Also write what was found, missing and unlike as JSON.")
 @click.option("--force", is_flag=True, help="Go on where cells or genome are unlike the training data.")
 @common
 def command(
@@ -61,6 +62,7 @@ def command(
     rows: str | None,
     shard: str | None,
     min_coverage: float,
+    summary: Path | None,
     force: bool,
     threads: int,
     device: str,
@@ -77,16 +79,24 @@ def command(
         raise UsageRefused("--rows and --shard exclude each other")
     if (rows or numbers) and output.suffix != ".h5ad":
         raise UsageRefused("--rows and --shard write .h5ad; `xmodal merge` joins them")
-    from xmodal.outputs import refuse_existing
+    from xmodal.outputs import refuse_existing, refuse_inputs, write_json
     from xmodal.predicting.prediction import Request
+    from xmodal.predicting.prediction import summary as prediction_summary
     from xmodal.predicting.run_prediction import run
 
     refuse_existing(output, overwrite)
+    refuse_inputs(output, file, checkpoint)
+    if summary is not None:
+        refuse_existing(summary, overwrite)
     request = Request(
         target, source, split, parse_pair("--rows", rows, ":", "A:B, such as 0:256"), numbers, min_coverage, force
     )
     from xmodal import devices
 
     where = devices.choose(device, threads, seed)
-    cells, features, chosen = run(file, checkpoint, output, request, (where, seed, overwrite))
+    features, about = run(file, checkpoint, output, request, (where, seed, overwrite))
+    found = prediction_summary(about, features)
+    if summary is not None:
+        write_json(summary, found, overwrite)
+    cells, chosen = about.get("rows", f"all {found['cells']}"), found["source"]
     click.echo(f"{target} from {chosen}: {cells} cells x {features} features -> {output}")

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 PATH = click.Path(path_type=Path)  # what is wrong with it is said by xmodal.data.io, with exit 3
 
 
-@click.command("prepare")
+@click.command("prepare", context_settings=options.HELP)
 @click.option("--rna", type=PATH, help="RNA counts (h5ad).")
 @click.option("--atac", type=PATH, help="ATAC counts, cells by peaks (h5ad).")
 @click.option("--protein", type=PATH, help="Antibody counts (h5ad).")

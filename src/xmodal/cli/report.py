@@ -12,7 +12,7 @@ from xmodal.cli import options
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-@click.command("report")
+@click.command("report", context_settings=options.HELP)
 @click.option("--training", "trainings", type=FOLDER, multiple=True, help="Folder that train wrote; repeatable.")
 @click.option("--evaluation", "evaluations", type=FOLDER, multiple=True, help="Folder that evaluate wrote; repeatable.")
 @click.option("--check", "checks", type=options.READABLE, multiple=True, help="JSON that check wrote; repeatable.")

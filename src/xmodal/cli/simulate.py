@@ -12,7 +12,7 @@ from xmodal.cli import options
 from xmodal.simulation.simulate_settings import PRESETS, SimulateSettings
 
 
-@click.command("simulate")
+@click.command("simulate", context_settings=options.HELP)
 @click.option("--output-dir", "-o", type=options.FOLDER, required=True, help="Folder for the files.")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="none", show_default=True,
               help="Other defaults: 'cortex' has the shape and depth of the mouse cortex SNARE-seq set.")

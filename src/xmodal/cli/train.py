@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from xmodal.cli.options import FOLDER, READABLE, common
+from xmodal.cli.options import FOLDER, HELP, READABLE, common
 
 
-@click.command("train")
+@click.command("train", context_settings=HELP)
 @click.argument("prepared", type=READABLE)
 @click.option("--model", default="crossmp", show_default=True, help="Which model; `xmodal models` lists them.")
 @click.option("--output-dir", type=FOLDER, required=True, help="Gets model.safetensors, history.tsv and metrics.json.")

@@ -137,9 +137,9 @@ def _counts_elsewhere(name: str, adata: AnnData) -> str:
     """The option that leads to raw counts kept in a layer or in ``.raw``; empty where there are none."""
     for layer, matrix in adata.layers.items():
         if is_counts(matrix):
-            return f"the raw counts are in layers['{layer}']: give --layer {layer}"
+            return f"the raw counts are in layers['{layer}']: bring it through xmodal prepare with --layer {layer}"
     if adata.raw is not None and is_counts(adata.raw.X):
-        return "the raw counts are in .raw: give --layer raw"
+        return "the raw counts are in .raw: bring it through xmodal prepare with --layer raw"
     return ""
 
 

@@ -43,11 +43,11 @@ class ModalityUnknown(InputRefused):
     """An h5ad that leaves open which modality it holds."""
 
 
-def read_cells(path: Path | str, modality: str | None = None) -> mu.MuData:
+def read_cells(path: Path | str, modality: str | None = None, otherwise: str | None = None) -> mu.MuData:
     """All modalities of an h5mu, an h5ad or a 10x h5 as MuData: X is float32 CSR, ``obs`` holds the labels un-prefixed.
 
     ``modality`` names what an h5ad holds; without it the name comes from what the file says (``uns["xmodal"]``,
-    ``var["feature_types"]``) or from its feature names, and a file that leaves it open is refused.
+    ``var["feature_types"]``) or from its feature names, and a file that leaves it open is ``otherwise``, or refused.
     Raises :class:`InputRefused` for anything that cannot be read, and for files without cells or features.
     """
     mu.set_options(pull_on_update=False)
@@ -61,7 +61,7 @@ def read_cells(path: Path | str, modality: str | None = None) -> mu.MuData:
             adata = _read_10x(path) if kind == "10x h5" else ad.read_h5ad(path)
             parts, shared = _by_feature_type(adata, modality), None
             if not parts:
-                parts = {modality or guess_modality(adata, path): adata}
+                parts = {modality or guess_modality(adata, path, otherwise): adata}
     if not parts:
         raise InputRefused("the file holds no modality", where=str(path), do="give a file with rna, atac or protein")
     for name, part in parts.items():
@@ -172,7 +172,7 @@ def _by_feature_type(adata: ad.AnnData, modality: str | None) -> dict[str, ad.An
     return parts
 
 
-def guess_modality(adata: ad.AnnData, path: Path) -> str:
+def guess_modality(adata: ad.AnnData, path: Path, otherwise: str | None = None) -> str:
     """The modality of an h5ad by what it says about itself, then by its feature names; refused where that is open."""
     said = adata.uns.get(UNS, {})
     for key in ("modality", "target"):
@@ -186,6 +186,8 @@ def guess_modality(adata: ad.AnnData, path: Path) -> str:
     # Proteins are also called by gene symbols, so a list without such families stays open.
     if names.str.upper().str.match(GENES).sum() >= 3:
         return RNA
+    if otherwise is not None:
+        return otherwise
     shown = ", ".join(names[:3])
     raise ModalityUnknown(f"it does not say which modality it holds (features: {shown}, ...)", where=str(path), do=TELL)
 

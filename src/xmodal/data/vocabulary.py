@@ -150,12 +150,14 @@ class Vocabulary:
         return cls(modalities, links)
 
 
-def prepared_settings(mdata: MuData) -> dict[str, Any]:
+def prepared_settings(mdata: MuData, where: str = "") -> dict[str, Any]:
     """The ``settings`` of a prepared file; refuses a file that ``xmodal prepare`` did not write."""
     about = mdata.uns.get(fields.UNS, {})
     if (not isinstance(about, dict) and not hasattr(about, "get")) or about.get("schema") != fields.PREPARED_SCHEMA:
         raise InputRefused(
-            "this file was not written by xmodal prepare", do="run `xmodal prepare --h5mu FILE --output prepared.h5mu`"
+            "this file was not written by xmodal prepare",
+            where=where,
+            do="run `xmodal prepare --rna FILE --atac FILE --output prepared.h5mu` (or --h5mu FILE) and train on that",
         )
     settings: dict[str, Any] = json.loads(about["settings"])
     return settings

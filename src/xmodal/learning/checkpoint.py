@@ -84,7 +84,7 @@ def read_header(path: Path) -> dict[str, Any]:
         raise InputRefused(
             f"not a readable safetensors file ({error})",
             where=str(path),
-            do="copy or train it again; it is cut or corrupt",
+            do="give the model.safetensors that train wrote; if this is one, it is cut: copy it again",
         ) from None
     if text is None:
         raise InputRefused(

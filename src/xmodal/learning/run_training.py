@@ -200,7 +200,7 @@ def peak_gene_links(mdata: MuData, request: TrainRequest, warnings: list[str]) -
 
 
 def _checked(mdata: MuData, path: Path) -> dict[str, Any]:
-    about = prepared_settings(mdata)
+    about = prepared_settings(mdata, str(path))
     if len(mdata.mod) < 2:
         raise InputRefused(
             f"only '{next(iter(mdata.mod))}' is in it; training needs two modalities",

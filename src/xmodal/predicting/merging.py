@@ -12,13 +12,13 @@ import numpy.typing as npt
 from xmodal import fields
 from xmodal.errors import InputRefused
 from xmodal.predicting import streaming
-from xmodal.predicting.prediction import BATCH, SCHEMA
+from xmodal.predicting.prediction import BATCH, SCHEMA, summary
 
 SAME = ("model", "checkpoint_sha256", "source", "target", "settings", "version")
 
 
-def merge(paths: list[Path], output: Path, overwrite: bool = False) -> int:
-    """Merge h5ad predictions into ``output``; returns the number of cells.
+def merge(paths: list[Path], output: Path, overwrite: bool = False) -> dict[str, Any]:
+    """Merge h5ad predictions into ``output``; returns its summary.
 
     Refuses parts of different runs, gaps and overlaps, naming the rows.
     """
@@ -33,7 +33,7 @@ def merge(paths: list[Path], output: Path, overwrite: bool = False) -> int:
         obs = ad.concat([ad.AnnData(obs=p.obs) for p in parts], join="outer").obs if len(parts) > 1 else parts[0].obs
         obs = _categories_of(parts, obs)
         streaming.write_h5ad(output, pd.DataFrame(obs), parts[0].var, about, _chunks(parts), overwrite)
-        return len(obs)
+        return summary(about, parts[0].n_vars)
     finally:
         for part in parts:
             part.file.close()

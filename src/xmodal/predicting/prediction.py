@@ -6,6 +6,7 @@ that size, so a cell's result never depends on the shard it was computed in.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
     source = choose_source(loaded, mdata, request)
     adata = features.with_gene_ids(mdata.mod[source]) if source == fields.RNA else mdata.mod[source]
     modality = loaded.model.vocabulary[source]
+    if _is_prediction(mdata.mod[source]):
+        raise InputRefused(f"the {source} in it is a prediction, not a measurement", do="predict from measured counts")
     _require_counts(source, adata, modality.likelihood, modality.scale)
     _require_genome(loaded, mdata, source, request.force)
     counts, depth, found = alignment.align(adata, modality)
@@ -159,6 +162,11 @@ def _rows(cells: int, request: Request) -> tuple[int, int]:
     return first, last
 
 
+def _is_prediction(adata: AnnData) -> bool:
+    about = adata.uns.get(fields.UNS, {})
+    return hasattr(about, "get") and about.get("schema") == SCHEMA and fields.PREDICTED not in adata.layers
+
+
 def _require_counts(name: str, adata: AnnData, likelihood: str, scale: str) -> None:
     from xmodal.data import contracts
 
@@ -216,6 +224,13 @@ def described(job: Job, path: Path, device: torch.device, seed: int) -> dict[str
     if job.rows != (0, len(job.cells)):
         record["rows"] = f"{job.rows[0]}:{job.rows[1]}"
     return record
+
+
+def summary(about: dict[str, Any], features: int) -> dict[str, Any]:
+    """What the report says of a prediction; ``about`` is its ``uns["xmodal"]``."""
+    inner = json.loads(about["settings"])
+    kept = {k: about[k] for k in ("model", "source", "target", "units", "checkpoint_sha256")}
+    return {**kept, "features": features, **{k: inner[k] for k in ("cells", "empty", "alignment", "novelty")}}
 
 
 def preview(mdata: MuData, path: Path) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xmodal.data import io
+from xmodal.errors import InputRefused
 from xmodal.predicting import prediction, streaming
 from xmodal.predicting.prediction import Job, Request
 
@@ -23,11 +24,14 @@ TICK = 10  # batches between two lines of progress
 
 def run(
     file: Path, checkpoint: Path, output: Path, request: Request, how: tuple[torch.device, int, bool]
-) -> tuple[int, int, str]:
-    """Predict and write; ``how`` = (device, seed, overwrite).  Returns (cells, features, source)."""
+) -> tuple[int, dict[str, Any]]:
+    """Predict and write; ``how`` = (device, seed, overwrite).  Returns features and ``uns["xmodal"]`` of the prediction."""
     device, seed, overwrite = how
-    mdata = io.read_cells(file, _known_source(checkpoint, request))
-    job = prediction.prepare_job(mdata, checkpoint, request)
+    mdata = io.read_cells(file, request.source, otherwise=_known_source(checkpoint, request))
+    try:
+        job = prediction.prepare_job(mdata, checkpoint, request)
+    except InputRefused as error:
+        raise error.at(str(file)) from None
     about = prediction.described(job, checkpoint, device, seed)
     var = prediction.target_frame(job)
     first, last = job.rows
@@ -39,15 +43,13 @@ def run(
     else:
         obs = mdata.obs.reindex(names)
         streaming.write_h5ad(output, obs, var, about, chunks, overwrite)
-    return last - first, len(var), job.source
+    return len(var), about
 
 
 def _known_source(checkpoint: Path, request: Request) -> str | None:
-    """What an h5ad of one modality must be: the modality asked for, or the only one that leads to the target."""
+    """What an h5ad that does not say its modality must be: the only one that leads to the target."""
     from xmodal.learning.checkpoint import read_header
 
-    if request.source is not None:
-        return request.source
     possible = {s for s, t in read_header(checkpoint)["directions"] if t == request.target}
     return possible.pop() if len(possible) == 1 else None
 
