@@ -75,6 +75,7 @@ def main(trials: list[str]) -> None:
         for settings in trials:
             found[settings or "default"] = trial(prepared, Path(name), settings)
             logging.info("%s: %s", settings or "default", found[settings or "default"])
+            RESULTS.parent.mkdir(exist_ok=True)
             RESULTS.write_text(json.dumps(found, indent=1) + "\n")
             columns = tuple(next(iter(found.values())))
             between(HERE / "RESULTS.md", "trials", "\n".join(grid("settings", columns, found)))
