@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -28,7 +29,7 @@ WRONG = (
     ("--publish_dir_mode", "cpoy", "--publish_dir_mode: is 'cpoy' but must be one of: symlink, rellink, link, copy"),
     ("--skip_multiqc", "perhaps", "--skip_multiqc: must be true or false, not 'perhaps'"),
     ("--train_args", "a; rm b", "--train_args: is 'a; rm b' but may not hold quotes or shell signs"),
-    ("--model", "Cross MP", "--model: is 'Cross MP' but must be the name of a model"),
+    ("--model", "Cross MP", "--model: is 'Cross MP' but must be one of: mean, depth, linear, crossmp."),
     ("--genome", "", "--genome: needs a value"),
 )
 
@@ -53,6 +54,7 @@ def test_nothing_runs_with_wrong_parameters(wrong: tuple[Run, Path]) -> None:
     run, folder = wrong
     assert run.returncode != 0 and tasks(folder) == []
     assert f"({len(WRONG) + 1} found)" in run.stdout + run.stderr
+    assert "looked up where Nextflow was started" in run.stdout + run.stderr
     assert "\tat " not in run.stdout + run.stderr and "Exception" not in run.stdout + run.stderr
 
 
@@ -95,6 +97,8 @@ def test_all_mistakes_of_a_samplesheet_are_told_at_once(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "is empty. What to do: give a header line"),
+        ("sample;role;rna;atac\ns;train;rna.h5ad;atac.h5ad\n", "(1 found):\n\n  - sheet.csv: its cells are separated by semicolons. What"),
+        ("name,rna,atac\ns,rna.h5ad,atac.h5ad\n", "the column 'sample' is missing. What to do: write it into the header"),
         ("sample,role,rna\ns,predict,rna.h5ad\n", "line 2 (s): no model to predict with"),
         ("sample,rna\ns,rna.h5ad\n", "the rows to train on have rna only"),
     ],
@@ -118,6 +122,12 @@ def test_a_sheet_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
     succeeded(pipeline(tmp_path, "--input", "sheets/sheet.csv", *options))
 
 
+def test_a_near_model_is_suggested_and_the_way_to_a_plug_in(tmp_path: Path) -> None:
+    run = pipeline(tmp_path, "--model", "crossmpp", "--input", "s.csv", "--outdir", "out")
+    assert "Did you mean crossmp? A plug-in's model is chosen by --train_args '--model NAME'." in run.stdout + run.stderr
+    assert tasks(tmp_path) == []
+
+
 def test_help_lists_every_parameter(tmp_path: Path) -> None:
     import json
 
@@ -126,7 +136,8 @@ def test_help_lists_every_parameter(tmp_path: Path) -> None:
     run = pipeline(tmp_path, "--help")
     succeeded(run)
     groups = json.loads((ROOT / "nextflow_schema.json").read_text())["$defs"].values()
-    shown = [name for group in groups for name, rule in group["properties"].items() if not rule.get("hidden")]
+    shown = [name for group in groups for name in group["properties"]]
     assert [name for name in shown if f"  --{name} " not in run.stdout] == []
+    assert re.search(r"--min_peak_fraction .* Default: 0\.005\.", run.stdout)
     assert all(group["title"] in run.stdout for group in groups)
     assert tasks(tmp_path) == [] and not (tmp_path / "null").exists()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import tomllib
 from typing import Any
 
 import jsonschema
 import pytest
 
 from helpers_nextflow import ROOT
+from xmodal import registry
 
 SCHEMA = json.loads((ROOT / "nextflow_schema.json").read_text())
 SHEET = json.loads((ROOT / "assets/schema_input.json").read_text())
@@ -43,6 +46,21 @@ def test_a_parameter_is_described_used_and_in_the_manual(name: str) -> None:
               *(ROOT / "subworkflows").rglob("*.nf"), *(ROOT / "workflows").glob("*.nf")]
     used = re.compile(rf"\b(params|given)\.{name}\b|'{name}'")
     assert any(used.search(place.read_text()) for place in places)
+
+
+def test_the_models_are_those_that_the_package_brings() -> None:
+    """Entry points of this package only: a plug-in installed beside it is no concern of the schema."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    own = set(project["project"]["entry-points"]["xmodal.models"])
+    assert set(RULES["model"]["enum"]) == own <= set(registry.names())
+
+
+def test_defaults_left_to_prepare_are_told() -> None:
+    """The parameters are null, so that prepare's own default counts; what is said of it must be true."""
+    defaults = {option.name: option.default for option in importlib.import_module("xmodal.cli.prepare").command.params}
+    for name in ("min_peak_fraction", "min_rna_counts", "min_peaks"):
+        assert RULES[name]["description"].endswith(f" Default: {defaults[name]}."), name
+        assert f"| `--{name}` | {defaults[name]} |" in (ROOT / "docs/usage.md").read_text()
 
 
 def test_the_samplesheets_of_the_repository_fit_their_schema() -> None:

@@ -43,13 +43,13 @@ def valueProblems(value, rule, folder = null) {
     }
     def text = value.toString()
     if (rule.enum && !(text in rule.enum)) {
-        return ["is '${text}' but must be one of: ${rule.enum.join(', ')}.${nearest(text, rule.enum)}"]
+        return ["is '${text}' but must be one of: ${rule.enum.join(', ')}.${nearest(text, rule.enum)}${rule.errorMessage ? " ${rule.errorMessage}" : ''}"]
     }
     if (rule.pattern && !(text ==~ rule.pattern) || rule.not?.enum?.contains(text)) {
         return ["is '${text}' but ${rule.errorMessage ?: "must match ${rule.pattern}"}"]
     }
     if (rule.exists && !text.contains('://') && !located(text, folder).exists()) {
-        return ["file not found: ${text}"]
+        return ["file not found: ${text}. What to do: mend the path; it is looked up ${folder ? 'beside the samplesheet, then ' : ''}where Nextflow was started"]
     }
     return []
 }
@@ -102,9 +102,13 @@ def sheetRows(path, schema) {
         return [[], ["${path.name}: is empty. What to do: give a header line such as sample,role,rna,atac and one line per sample"]]
     }
     def header = lines[0][1]
+    def separator = header.size() == 1 ? [';': 'semicolons', '\t': 'tabs'].find { sign, _name -> header[0].contains(sign) } : null
+    if (separator) {
+        return [[], ["${path.name}: its cells are separated by ${separator.value}. What to do: save it as CSV with commas"]]
+    }
     def strange = header.findAll { name -> !columns.containsKey(name) }.collect { name -> "line ${lines[0][0]}: no such column '${name}'.${nearest(name, columns.keySet())}" }
     def twice = header.findAll { name -> header.count(name) > 1 }.unique(false).collect { name -> "line ${lines[0][0]}: column '${name}' stands there twice" }
-    def lacking = schema.items.required.findAll { name -> !(name in header) }.collect { name -> "line ${lines[0][0]}: the column '${name}' is missing" }
+    def lacking = schema.items.required.findAll { name -> !(name in header) }.collect { name -> "line ${lines[0][0]}: the column '${name}' is missing. What to do: write it into the header, such as sample,role,rna,atac" }
     def uneven = lines.tail().findAll { line -> line[1].size() != header.size() }.collect { line -> "line ${line[0]}: has ${line[1].size()} cells, but the header has ${header.size()}" }
     def rows = lines.tail().findAll { line -> line[1].size() == header.size() }.collect { line ->
         [line[0], [header, line[1]].transpose().collectEntries().findAll { _name, value -> value != '' }]
@@ -183,19 +187,18 @@ def versionsText(rows) {
 def helpText(path) {
     def schema = readJson(path)
     def groups = schema['$defs'].values().collect { group ->
-        def shown = group.properties.findAll { _name, rule -> !rule.hidden }
-        def lines = shown.collect { name, rule ->
-            def extra = (rule.enum ? [rule.enum.join('|')] : []) + (rule.default != null && rule.type != 'boolean' ? ["default: ${rule.default}"] : []) + (name in (group.required ?: []) ? ['required'] : [])
+        def lines = group.properties.collect { name, rule ->
+            def extra = (rule.enum ? [rule.enum.join('|')] : []) + (rule.default != null && rule.default != false ? ["default: ${rule.default}"] : []) + (name in (group.required ?: []) ? ['required'] : [])
             "  --${name.padRight(18)} ${rule.description}${extra ? " [${extra.join('; ')}]" : ''}"
         }
-        shown ? "${group.title}\n${lines.join('\n')}" : ''
+        "${group.title}\n${lines.join('\n')}"
     }
     return """
 crossmodal/xmodal ${workflow.manifest.version}: ${schema.description}
 
   nextflow run main.nf -profile docker --input samplesheet.csv --outdir results
 
-${groups.findAll().join('\n\n')}
+${groups.join('\n\n')}
 
 Profiles: test, test_full, demo, gpu, docker, podman, singularity, apptainer, conda, offline, slurm, k8s, awsbatch, google_batch.
 The samplesheet and every file of the results are described in docs/usage.md and docs/output.md.
