@@ -117,6 +117,23 @@ def test_a_launcher_hands_over_to_the_installed_command(tmp_path: Path, bare: Pa
     assert ended.stdout == f"got:{sub + ' ' if sub else ''}a b\n"
 
 
+def test_the_demo_clears_results_of_other_cells_and_keeps_its_own(tmp_path: Path) -> None:
+    prepared = tmp_path / "results/demo/prepared"
+    for folder in (tmp_path / "scripts", tmp_path / ".venv/bin", prepared):
+        folder.mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/demo", tmp_path / "scripts/demo")
+    (prepared / "cortex.check.json").touch()
+    for name in ("nextflow", "xmodal"):
+        tool(tmp_path / ".venv/bin", name, "x")
+    command, path = [str(tmp_path / "scripts/demo")], f"{tmp_path}/.venv/bin:{os.environ['PATH']}"
+    assert "it is cleared first" in run(command, path, XMODAL_REAL_DATA="/nowhere").stdout
+    assert not prepared.exists()
+    prepared.mkdir(parents=True)
+    (prepared / "simulated.check.json").touch()
+    assert "cleared" not in run(command, path, XMODAL_REAL_DATA="/nowhere").stdout
+    assert (prepared / "simulated.check.json").exists()
+
+
 def test_targets_that_are_not_there_yet_say_so() -> None:
     for target, code in (("portal", 1), ("bundle", 1), ("containers", 1)):
         ended = subprocess.run(["make", "-s", "-C", str(ROOT), target], capture_output=True, text=True, check=False)
