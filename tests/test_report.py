@@ -18,6 +18,7 @@ from helpers_evaluation import files, training_folder
 from xmodal.cli.evaluate import command as evaluate_command
 from xmodal.cli.report import command
 from xmodal.errors import InputRefused, UsageRefused
+from xmodal.scores.score_texts import short_for, text_for, text_of
 from xmodal.scores.verdicts import judge
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -115,7 +116,8 @@ def test_page_says_what_was_done(page: str) -> None:
         "is better than the mean",
         "Glossary",
         "8 of 10 cells were kept",
-        "2 of 9 features the model knows are not in the input",
+        "2 of 9 ATAC features the model knows are not in the input",
+        "heldout, RNA from ATAC",
         "Best predicted",
         "Worst predicted",
         "abababab",
@@ -201,6 +203,36 @@ def test_verdicts(own: float, mean: float, depth: float, linear: float, level: s
     assert found.level == level and words in found.headline
 
 
+def test_wins_are_counted_where_not_all_scores_are_better() -> None:
+    scores = ("gene_pearson", "cell_pearson_centred", "gene_pearson_top_hvg")
+    methods = {m: dict.fromkeys(scores, v) for m, v in (("prediction", 0.2), ("mean", 0.0), ("linear", 0.1))}
+    methods["linear"]["gene_pearson_top_hvg"] = 0.3
+    found = judge("rna", {"source": "atac", "methods": methods})
+    assert found.level == "good"
+    assert "is better than the mean control, and better on 2 of 3 scores than linear." in found.headline
+
+
+@pytest.mark.parametrize(
+    ("value", "level", "words"),
+    [
+        (0.05, "fair", "very weak"),
+        (0.1, "good", "weak to moderate at best"),
+        (0.3, "good", "is moderate"),
+        (0.5, "good", "strong"),
+    ],
+)
+def test_words_for_the_absolute_size(value: float, level: str, words: str) -> None:
+    methods = {"prediction": {"gene_pearson": value}, "mean": {"gene_pearson": 0.0}}
+    found = judge("protein", {"source": "rna", "methods": methods})
+    assert found.level == level and words in found.advice and "Per-protein correlation" in found.advice
+
+
+def test_a_modality_has_its_own_words() -> None:
+    assert text_for("gene_pearson", "protein").name == "Per-protein correlation"
+    assert short_for("gene_pearson_top_hvg", "") == "feature correlation, top 200"
+    assert text_for("gene_pearson", "rna").says == text_of("gene_pearson").says
+
+
 def test_a_control_is_not_compared_with_itself() -> None:
     methods = {m: {"gene_pearson": v} for m, v in (("prediction", 0.2), ("mean", 0.0), ("depth", 0.1), ("linear", 0.2))}
     assert judge("rna", {"model": "linear", "methods": methods}).level == "good"
@@ -215,7 +247,9 @@ def test_multiqc_files(parts: Path, page: str) -> None:
     found = {p.name: json.loads(p.read_text()) for p in (parts / "multiqc").iterdir()}
     assert set(found) == {f"xmodal_{n}_mqc.json" for n in ("general", "scores", "score_bars", "learning", "cells")}
     assert "heldout: rna from atac | linear" in found["xmodal_scores_mqc.json"]["data"]
-    assert found["xmodal_learning_mqc.json"]["data"]["training: validation cells"]["2"] == 1.5
+    assert found["xmodal_learning_mqc.json"]["data"]["training: validation cells"][9:11] == [[10, 1.4], [11, 1.35]]
+    titles = {c["title"] for c in found["xmodal_scores_mqc.json"]["headers"].values()}
+    assert "own type, mean over types" in titles and "gene correlation" in titles
 
 
 @pytest.mark.slow
@@ -236,5 +270,8 @@ def test_multiqc_shows_the_sections(parts: Path, page: str, tmp_path: Path) -> N
     done = subprocess.run(command_line, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = (tmp_path / "multiqc_report.html").read_text()
+    plots = json.loads((tmp_path / "multiqc_data" / "multiqc_data.json").read_text())["report_plot_data"]
+    lines = plots["xmodal_learning_plot"]["datasets"][0]["lines"]
+    assert [[x for x, _ in line["pairs"]] for line in lines] == [list(range(1, 13))] * 2
     for words in ("Scores against controls", "Scores as bars", "Learning curves", "heldout: rna from atac"):
         assert words in report, words

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmodal.scores.score_texts import HEADLINE, SHORT, text_of
+from xmodal.scores.score_texts import HEADLINE, short_for, text_for, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,7 @@ def scores(targets: dict[str, Any]) -> Figure:
     grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axis, (name, score) in zip(grid, panels, strict=False):
         _bars(axis, targets[name]["methods"], score)
-        title = SHORT.get(score, text_of(score).name)
+        title = short_for(score, name)
         axis.set_title(f"{name}: {title}" if len(targets) > 1 else title, loc="left", fontsize=8.5)
     for axis in grid[len(panels) :]:
         axis.set_axis_off()
@@ -119,7 +119,7 @@ def feature_scores(features: pd.DataFrame) -> Figure:
         part = features[features["score"] == name]
         methods = [m for m in METHOD_COLOURS if m in part and m != "mean"]
         _curves(axis, {m: part[m].dropna().to_numpy() for m in methods}, text_of(name).chance)
-        axis.set_xlabel(text_of(name).name)
+        axis.set_xlabel(text_for(name, str(part["target"].iloc[0])).name)
         axis.set_ylabel("features" if axis is axes[0] else "")
     axes[0].legend(frameon=False)
     return figure

@@ -8,7 +8,7 @@ from typing import Any
 
 from xmodal.outputs import replacing_files
 from xmodal.reporting.report_inputs import Inputs
-from xmodal.scores.score_texts import HEADLINE, SHORT, text_of
+from xmodal.scores.score_texts import HEADLINE, short_for, text_for
 
 PARENT = {
     "parent_id": "xmodal",
@@ -44,11 +44,19 @@ def _results(inputs: Inputs) -> dict[str, dict[str, Any]]:
     }
 
 
-def _header(score: str, hidden: bool = False) -> dict[str, Any]:
-    text = text_of(score)
+def _modality(inputs: Inputs, score: str) -> str:
+    """The one modality that has ``score``; empty where several have it, so that words fit all."""
+    every = [(n, t.get("methods", {})) for e in inputs.evaluations for n, t in e.targets.items()]
+    found = {name for name, methods in every if score in methods.get("prediction", {})}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _header(inputs: Inputs, score: str, hidden: bool = False) -> dict[str, Any]:
+    modality = _modality(inputs, score)
+    text = text_for(score, modality)
     scale = "RdYlGn-rev" if text.better == "lower" else "Blues"
     return {
-        "title": SHORT.get(score, text.name),
+        "title": short_for(score, modality),
         "description": text.says,
         "format": "{:,.3f}",
         "scale": scale,
@@ -63,7 +71,7 @@ def general(inputs: Inputs) -> dict[str, Any]:
         own = target.get("methods", {}).get("prediction", {})
         data[sample] = {"cells": target.get("cells"), **{s: own[s] for s in GENERAL if s in own}}
     headers = [{"cells": {"title": "Scored cells", "format": "{:,d}", "scale": "Greys"}}]
-    headers += [{s: _header(s)} for s in GENERAL if any(s in row for row in data.values())]
+    headers += [{s: _header(inputs, s)} for s in GENERAL if any(s in row for row in data.values())]
     return {"id": "xmodal_general", "plot_type": "generalstats", "pconfig": headers, "data": data}
 
 
@@ -89,7 +97,7 @@ def scores(inputs: Inputs) -> dict[str, Any]:
             "namespace": "xmodal",
             "col1_header": "Prediction",
         },
-        "headers": {s: _header(s) for s in HEADLINE if any(s in row for row in data.values())},
+        "headers": {s: _header(inputs, s) for s in HEADLINE if any(s in row for row in data.values())},
         "data": data,
     }
 
@@ -105,7 +113,8 @@ def bars(inputs: Inputs) -> dict[str, Any]:
         data = {k: v for k, v in data.items() if v}
         if data:
             shown.append(data)
-            labels.append({"name": SHORT[score], "ylab": text_of(score).name})
+            modality = _modality(inputs, score)
+            labels.append({"name": short_for(score, modality), "ylab": text_for(score, modality).name})
     return {
         "id": "xmodal_score_bars",
         **PARENT,
@@ -132,7 +141,8 @@ def learning(inputs: Inputs) -> dict[str, Any]:
         for column, name in (("train_loss", "training cells"), ("valid_loss", "validation cells")):
             if column in part.history and len(part.history) > 1:
                 kept = part.history[["epoch", column]].dropna()
-                data[f"{part.name}: {name}"] = {int(e): float(v) for e, v in kept.itertuples(index=False)}
+                # Pairs, since the keys of a JSON object are text, which MultiQC sorts 1, 10, 11, 2.
+                data[f"{part.name}: {name}"] = [[int(e), float(v)] for e, v in kept.itertuples(index=False)]
     return {
         "id": "xmodal_learning",
         **PARENT,

@@ -141,7 +141,9 @@ def missing(inputs: Inputs) -> list[dict[str, str]]:
         ]
     for e in inputs.evaluations:
         for name, target in e.targets.items():
-            rows += [{"where": f"{e.name}: {name}", **row} for row in _unaligned(target)]
+            source = str(target.get("source") or "")
+            place = f"{e.name}, {shown(name)} from {shown(source) or 'another modality'}"
+            rows += [{"where": place, **row} for row in unaligned(target, source)]
     return rows
 
 
@@ -162,16 +164,18 @@ def _filtered(counts: dict[str, Any]) -> list[str]:
     return out
 
 
-def _unaligned(target: dict[str, Any]) -> list[dict[str, str]]:
+def unaligned(target: dict[str, Any], source: str) -> list[dict[str, str]]:
+    """How the features of the ``source`` fit the model, and whether its cells are like the training cells."""
     found, rows = target.get("missing") or {}, []
+    kind = f"{shown(source)} features".strip()
     if found.get("missing"):
         first = ", ".join(map(str, found.get("first_missing") or []))
-        share = f"{number(found['missing'])} of {number(found.get('features'))} features"
+        share = f"{number(found['missing'])} of {number(found.get('features'))} {kind}"
         what = f"{share} the model knows are not in the input and were taken as zero; the first: {first}"
         rows.append({"what": what, "level": "warning"})
     elif found:
         rows.append(
-            {"what": f"all {number(found.get('features'))} features the model needs were in the input", "level": "note"}
+            {"what": f"all {number(found.get('features'))} {kind} the model needs were in the input", "level": "note"}
         )
     for key, text in (
         ("by_overlap", "peaks were matched by overlap"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 
@@ -129,8 +130,8 @@ SHORT = {
     "cell_pearson_centred": "cell correlation, centred",
     "gene_pearson": "gene correlation",
     "gene_pearson_top_hvg": "gene correlation, top 200",
-    "label_transfer": "recognised as their type",
-    "label_transfer_macro": "same, mean over types",
+    "label_transfer": "cells given their own type",
+    "label_transfer_macro": "own type, mean over types",
     "gene_pearson_within_type": "gene corr. inside types",
     "peak_pearson_within_type": "peak corr. inside types",
     "peak_auroc": "peak AUROC",
@@ -138,6 +139,7 @@ SHORT = {
     "cell_auroc": "cell AUROC",
 }
 SUFFIX = "_all"
+WORDS = {"rna": "gene", "atac": "peak", "protein": "protein"}  # what a feature of a modality is called
 # The scores that can tell a right prediction from a wrong one; a verdict counts these.
 HEADLINE = (
     "gene_pearson",
@@ -166,14 +168,19 @@ def text_of(score: str) -> ScoreText:
 
 
 def text_for(score: str, modality: str) -> ScoreText:
-    """:func:`text_of`, in words that fit the modality: only RNA has genes."""
+    """:func:`text_of`, in words that fit the modality: only RNA has genes; an unknown or empty one has features."""
     text = text_of(score)
-    if modality == "rna":
-        return text
-    says = (
-        text.says.replace("each gene", "each feature").replace("genes", "features").replace("Per-gene", "Per-feature")
-    )
-    return replace(text, name=text.name.replace("Per-gene", "Per-feature").replace("genes", "features"), says=says)
+    return replace(text, name=_worded(text.name, modality), says=_worded(text.says, modality))
+
+
+def short_for(score: str, modality: str) -> str:
+    """The title of a small panel or column, in words that fit the modality."""
+    return _worded(SHORT.get(score, text_of(score).name), modality)
+
+
+def _worded(text: str, modality: str) -> str:
+    word = WORDS.get(modality, "feature")
+    return text if word == "gene" else re.sub(r"\bgene(s?)\b", rf"{word}\1", text)
 
 
 def better(score: str, value: float, other: float) -> bool:

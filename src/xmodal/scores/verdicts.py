@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from xmodal.scores.score_texts import HEADLINE, better, shown, text_of
+from xmodal.scores.score_texts import HEADLINE, better, shown, text_for
 
 EQUAL = 0.002  # scores closer than this differ by less than another draw of cells would change them
 CONTROL_NAMES = ("mean", "depth", "linear")
@@ -14,8 +14,14 @@ CONTROL_TEXT = {
     "depth": "the depth control (which sees only how many counts a cell has)",
     "linear": "the linear control (a linear regression fitted in seconds)",
 }
-# Above the second number single cells can be told apart; below the first only averages over many cells mean something.
-STRENGTH = {"gene_pearson": (0.1, 0.3), "peak_auroc": (0.6, 0.75)}
+# Correlations: small, medium, large of Cohen 1988; AUROC: acceptable, excellent of Hosmer and Lemeshow 2000.
+STRENGTH = {"gene_pearson": (0.1, 0.3, 0.5), "peak_auroc": (0.6, 0.7, 0.8)}
+STRENGTH_TEXT = (
+    ("very weak", "rely on averages over many cells or types only, never on single cells"),
+    ("weak to moderate at best", "read differences between types and trends over many cells, not single cells"),
+    ("moderate", "good for types and trends, uncertain for single cells"),
+    ("strong", "single cells can be compared, with the usual care"),
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def judge(name: str, target: dict[str, Any]) -> Verdict:
             "poor", f"{what} is the control '{model}' itself.", against, "Use it to compare with, for nothing else."
         )
     wins = {a.control: a.wins for a in against}
-    strength = _strength(methods.get("prediction", {}))
+    step, strength = _strength(name, methods.get("prediction", {}))
     if not wins.get("mean", True):
         return Verdict(
             "poor",
@@ -100,29 +106,40 @@ def judge(name: str, target: dict[str, Any]) -> Verdict:
     if not wins.get("linear", True):
         return Verdict(
             "fair",
-            f"{what} beats the mean and depth controls, but not a simple linear model.",
+            f"{what} beats the mean and depth controls, but not a simple linear model{_counted(against)}.",
             against,
             f"It carries real signal, and --model linear does as well or better here. {strength}",
         )
-    named = " and ".join(
-        filter(None, [", ".join(c for c in wins if c != "linear"), "linear" if "linear" in wins else ""])
-    )
-    return Verdict(
-        "good", f"{what} is better than the {named} control{'s' if len(wins) > 1 else ''}.", against, strength
-    )
+    level = "fair" if step == 0 else "good"
+    return Verdict(level, f"{what} is {_better(against)}.", against, strength)
 
 
-def _strength(scores: dict[str, float]) -> str:
-    for score, (weak, strong) in STRENGTH.items():
-        if score not in scores:
-            continue
-        value, text = scores[score], text_of(score)
-        found = f"({text.name} {value:.2f}, where {text.chance:g} is guessing and 1 is perfect)"
-        if value < weak:
-            return (
-                f"In absolute terms it is weak {found}: rely on averages over many cells or types, not on single cells."
-            )
-        if value < strong:
-            return f"In absolute terms it is moderate {found}: good for types and trends, uncertain for single cells."
-        return f"In absolute terms it is strong {found}."
-    return "Look at the scores of the features you care about before relying on it."
+def _better(against: list[Against]) -> str:
+    """On how many scores it is better than which controls."""
+    always = [a.control for a in against if a.better == a.total]
+    parts = []
+    if always:
+        parts.append(f"better than the {listed(always)} control{'s' if len(always) > 1 else ''}")
+    parts += [f"better on {a.better} of {a.total} scores than {a.control}" for a in against if a.control not in always]
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])}, and {parts[-1]}"
+
+
+def _counted(against: list[Against]) -> str:
+    linear = next(a for a in against if a.control == "linear")
+    return f" (better on {linear.better} of {linear.total} scores)"
+
+
+def listed(names: list[str]) -> str:
+    """Names with commas and a last 'and'."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
+
+
+def _strength(name: str, scores: dict[str, float]) -> tuple[int | None, str]:
+    """The step of ``STRENGTH_TEXT`` that the absolute size of the scores reaches, in words; None where none tells."""
+    for score, limits in STRENGTH.items():
+        if score in scores:
+            text, step = text_for(score, name), sum(scores[score] >= limit for limit in limits)
+            word, advice = STRENGTH_TEXT[step]
+            found = f"{text.name} {scores[score]:.2f}, where {text.chance:g} is guessing and 1 is perfect"
+            return step, f"In absolute terms it is {word} ({found}): {advice}."
+    return None, "Look at the scores of the features you care about before relying on it."
