@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -20,7 +21,8 @@ PUBLISHED = (
     "prepared/training.h5mu", "prepared/training.prepare.json", "prepared/paired.check.json", "prepared/new.h5mu",
     "models/crossmp/model.safetensors", "models/crossmp/history.tsv", "models/crossmp/metrics.json",
     "predictions/heldout/heldout.rna_to_atac.h5ad", "predictions/heldout/heldout.atac_to_rna.h5ad",
-    "predictions/new/new.rna_to_atac.h5ad", "evaluation/heldout/metrics.json", "evaluation/heldout/scores.tsv",
+    "predictions/new/new.rna_to_atac.h5ad", "predictions/new/new.rna_to_atac.json",
+    "evaluation/heldout/metrics.json", "evaluation/heldout/scores.tsv",
     "report/index.html", "multiqc/multiqc_report.html", "pipeline_info/software_versions.yml",
     "pipeline_info/execution_trace.txt", "pipeline_info/execution_report.html", "pipeline_info/execution_timeline.html",
 )
@@ -129,6 +131,42 @@ def test_a_module_works_alone_in_a_foreign_pipeline(tmp_path: Path) -> None:
     run = nextflow(tmp_path, "run", "main.nf", *files)
     succeeded(run)
     assert "GOT theirs theirs.h5mu" in run.stdout and "VERSION XMODAL_PREPARE xmodal 0" in run.stdout
+
+
+ASKING = """
+process ASKS {
+    label 'process_medium'
+    output: stdout
+    script: "echo ASKED ${task.cpus}"
+}
+workflow { ASKS().view() }
+"""
+
+
+@pytest.fixture
+def asking(tmp_path: Path) -> Path:
+    """A pipeline of one task with our resources, and a Slurm that notes what is asked for and takes no job."""
+    (tmp_path / "main.nf").write_text(ASKING)
+    base, slurm = (f"includeConfig '{ROOT}/conf/{name}.config'" for name in ("base", "executors/slurm"))
+    (tmp_path / "nextflow.config").write_text(f"{base}\nprofiles {{ slurm {{ {slurm} }} }}\n")
+    (tmp_path / "sbatch").write_text(f"#!/bin/bash\ncat \"$@\" >{tmp_path}/job\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    return tmp_path
+
+
+def test_on_a_small_machine_a_task_asks_for_what_there_is(asking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NXF_OPTS", "-XX:ActiveProcessorCount=1")
+    run = nextflow(asking, "run", "main.nf")
+    succeeded(run)
+    assert "ASKED 1" in run.stdout
+
+
+def test_a_small_head_node_does_not_cap_the_jobs_of_a_cluster(asking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NXF_OPTS", "-XX:ActiveProcessorCount=1")
+    monkeypatch.setenv("PATH", f"{asking}:{os.environ['PATH']}")
+    nextflow(asking, "run", "main.nf", "-profile", "slurm")
+    job = (asking / "job").read_text()
+    assert "#SBATCH -c 4\n" in job and "#SBATCH --mem 16384M\n" in job
 
 
 # Every profile once, and what must be in the resulting configuration.

@@ -36,6 +36,7 @@ def predictionJobs(meta, h5mu, json, checkpoint, split, shards) {
         def job = meta + [
             id: "${meta.id}.${source}_to_${target}".toString(),
             sample: meta.id,
+            source: source,
             target: target,
             truth: target in measured,
             set: set,
@@ -69,6 +70,11 @@ workflow CROSSMODAL_PREDICT {
         .map { meta, h5ad -> [meta - meta.subMap('part'), h5ad] }
     ch_predictions = ch_whole.mix(XMODAL_MERGE.out.h5ad)
 
+    ch_summaries = XMODAL_PREDICT.out.json
+        .filter { val_shards == 1 }
+        .map { meta, json -> [meta - meta.subMap('part'), json] }
+        .mix(XMODAL_MERGE.out.json)
+
     ch_scored = ch_predictions
         .filter { meta, _h5ad -> meta.truth }
         .map { meta, h5ad -> [groupKey([meta.sample, meta.set], meta.in_set), [meta.target, h5ad]] }
@@ -81,5 +87,6 @@ workflow CROSSMODAL_PREDICT {
 
     emit:
     predictions = ch_predictions                 // channel: [ val(meta), path(h5ad) ]
+    summaries   = ch_summaries                   // channel: [ val(meta), path(json) ]
     evaluation  = XMODAL_EVALUATE.out.evaluation // channel: [ val(meta), path(folder) ]
 }

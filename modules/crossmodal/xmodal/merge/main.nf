@@ -11,6 +11,7 @@ process XMODAL_MERGE {
 
     output:
     tuple val(meta), path("*.h5ad"), emit: h5ad
+    tuple val(meta), path("*.json"), emit: json
     tuple val("${task.process}"), val('xmodal'), eval("xmodal --version | sed 's/.* //'"), emit: versions_xmodal, topic: versions
 
     when:
@@ -25,6 +26,7 @@ process XMODAL_MERGE {
         --threads ${task.cpus} \\
         --device cpu \\
         --output ${prefix}.h5ad \\
+        --summary ${prefix}.json \\
         ${parts}
     """
 
@@ -32,5 +34,6 @@ process XMODAL_MERGE {
     prefix = task.ext.prefix ?: "${meta.id}"
     """
     touch ${prefix}.h5ad
+    echo '{}' > ${prefix}.json
     """
 }

@@ -12,6 +12,7 @@ process XMODAL_PREDICT {
 
     output:
     tuple val(meta), path("*.h5ad"), emit: h5ad
+    tuple val(meta), path("*.json"), emit: json
     tuple val("${task.process}"), val('xmodal'), eval("xmodal --version | sed 's/.* //'"), emit: versions_xmodal, topic: versions
 
     when:
@@ -32,6 +33,7 @@ process XMODAL_PREDICT {
         --threads ${task.cpus} \\
         --device ${device} \\
         --output ${prefix}.h5ad \\
+        --summary ${prefix}.json \\
         ${cells}
     """
 
@@ -39,5 +41,6 @@ process XMODAL_PREDICT {
     prefix = task.ext.prefix ?: "${meta.id}"
     """
     touch ${prefix}.h5ad
+    echo '{}' > ${prefix}.json
     """
 }
