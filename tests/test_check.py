@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from helpers_data import GENES, REAL, cells, needs_real, pair, write, write_10x
+from xmodal import registry
 from xmodal.cli.check import command
-from xmodal.data.checking import check
+from xmodal.data.checking import NEEDED, check
 from xmodal.errors import InputRefused, UsageRefused
 
 
@@ -23,7 +24,7 @@ def test_a_pair_can_train_and_predict(tmp_path: Path) -> None:
     rna, atac = pair(tmp_path)
     done = call(rna, atac, "--json", tmp_path / "c.json")
     assert done.exit_code == 0, done
-    assert "rna: 30 cells x 12 features" in done.stdout and "train a model on it: yes" in done.stdout
+    assert "rna: 30 cells x 12 features" in done.stdout and "train a model on it: no, 30 cells have two" in done.stdout
     assert "genome hg38" in done.stdout and "donor (5)" in done.stdout
     answer = json.loads((tmp_path / "c.json").read_text())
     assert answer["ok"] and answer["use"]["predict_from"] == ["atac", "rna"] and answer["use"]["paired"] == 30
@@ -38,11 +39,34 @@ def test_errors_exit_3_but_the_json_is_written(tmp_path: Path) -> None:
     write(adata, rna)
     done = call(rna, atac, tmp_path / "absent.h5ad", "--json", tmp_path / "c.json")
     assert isinstance(done.exception, InputRefused) and "looks log-normalised" in str(done.exception)
+    assert "looks log-normalised" not in done.stdout  # errors are told once, by the refusal
     assert "no such file" in str(done.exception)
     answer = json.loads((tmp_path / "c.json").read_text())
     assert not answer["ok"] and not answer["use"]["train"] and len(answer["files"]) == 2
     assert [f["level"] for f in answer["findings"]].count("error") == 2
     assert str(tmp_path) not in json.dumps(answer)
+
+
+@pytest.mark.parametrize(
+    ("n", "words"),
+    [
+        (30, "no, 30 cells have two modalities, about 19 of them to train on; needed are: linear 20, crossmp 50"),
+        (40, "yes, with linear only (40 paired cells, about 26 of them to train on; crossmp needs 50)"),
+        (80, "yes (80 paired cells, about 52 of them to train on)"),
+    ],
+)
+def test_how_many_cells_a_model_needs(tmp_path: Path, n: int, words: str) -> None:
+    rna, atac = pair(tmp_path, n=n)
+    assert f"train a model on it: {words}" in call(rna, atac).stdout
+
+
+def test_needed_cells_are_those_of_the_models() -> None:
+    assert {name: registry.get(name).min_cells for name in NEEDED} == NEEDED
+
+
+def test_one_modality_is_no_warning(tmp_path: Path) -> None:
+    rna, _ = pair(tmp_path)
+    assert [f.level for f in check([(None, rna)]).findings if "alone" in f.do] == ["note"]
 
 
 def test_modality_named_by_the_user_or_the_file_name_or_not(tmp_path: Path) -> None:

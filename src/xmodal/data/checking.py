@@ -18,11 +18,14 @@ from xmodal.data.features import ENSEMBL, SYMBOL_COLUMNS, is_peaks
 from xmodal.data.genome import genome_of
 from xmodal.data.samples import WHOLE, Sample
 from xmodal.errors import InputRefused, XmodalError
-from xmodal.fields import ATAC, DEPTH, PREPARED_SCHEMA, PROTEIN, RNA, SAMPLE, SPLIT, UNS
+from xmodal.fields import ATAC, DEPTH, PREPARED_SCHEMA, PROTEIN, RNA, SAMPLE, SPLIT, TRAIN, UNS
 
 log = logging.getLogger(__name__)
 UNKNOWN = "unknown"  # name of a modality that neither the file nor its name tells
-TRAINABLE = 20  # paired cells; below this there is nothing to split and fit
+# Paired training cells that a model needs: its min_cells, written here since loading models takes seconds.
+NEEDED = {"linear": 20, "crossmp": 50}
+TRAINED = 0.65  # share of cells that prepare leaves to training, unless told otherwise
+ALONE = "no model can be trained on it alone"
 
 
 @dataclass
@@ -63,7 +66,11 @@ def check(
             continue
         read.append((path, mdata))
         result.files.append(describe(mdata, path.name, likelihoods or {}, result.findings))
-        cells = contracts.check_cells(mdata, training=checkpoint is None)
+        # One modality is all that cells to predict can have, and ``use`` says that they train nothing: no warning.
+        cells = [
+            replace(f, level="note") if f.level == "warning" and ALONE in f.do else f
+            for f in contracts.check_cells(mdata, training=checkpoint is None)
+        ]
         result.findings += cells if len(files) == 1 else [f for f in cells if f.level == "error"]
     together = [name for _, mdata in read for name in mdata.mod]
     whole = _together(read) if len(set(together)) == len(together) and read else None
@@ -150,15 +157,40 @@ def _use(read: list[tuple[Path, mu.MuData]], whole: dict[str, Any] | None, ok: b
     names = sorted({name for _, mdata in read for name in mdata.mod if name != UNKNOWN})
     if not ok:
         return {"train": False, "why_not": "there are errors", "predict_from": []}
-    paired = 0
+    paired, training = 0, 0
     for parts in [dict(m.mod) for _, m in read] + ([whole] if whole else []):
-        indices = [p.obs_names for p in parts.values()]
-        for i, first in enumerate(indices):
-            paired = max([paired, *(len(first.intersection(other)) for other in indices[i + 1 :])])
-    why = "" if paired >= TRAINABLE else f"{paired} cells have two modalities, at least {TRAINABLE} are needed"
+        every = list(parts.values())
+        for i, first in enumerate(every):
+            for other in every[i + 1 :]:
+                both = first.obs_names.intersection(other.obs_names)
+                paired, training = max((paired, training), (len(both), _training_cells(both, read)))
+    able = [name for name, needed in NEEDED.items() if training >= needed]
+    needs = ", ".join(f"{name} {needed}" for name, needed in NEEDED.items())
+    why = "" if able else f"{paired} cells have two modalities, about {training} of them to train on; needed are: {needs}"
     if len(names) < 2:
         why = "there is one modality only"
-    return {"train": not why, "why_not": why, "paired": paired, "predict_from": names}
+    use = {"train": not why, "why_not": why, "paired": paired, "training": training, "predict_from": names}
+    return {**use, "models": [] if why else able, "needed": NEEDED}
+
+
+def _training_cells(both: pd.Index, read: list[tuple[Path, mu.MuData]]) -> int:
+    """How many of these paired cells train: by the file's split, else by the default of prepare."""
+    for _, mdata in read:
+        if SPLIT in mdata.obs and len(both.intersection(mdata.obs_names)):
+            train = mdata.obs_names[(mdata.obs[SPLIT].astype(str) == TRAIN).to_numpy()]
+            return len(both.intersection(train))
+    return int(TRAINED * len(both))
+
+
+def _trainable(use: dict[str, Any]) -> str:
+    """Whether a model can be trained, and which need more cells."""
+    if not use["train"]:
+        return f"no, {use['why_not']}"
+    short = [f"{name} needs {use['needed'][name]}" for name in use["needed"] if name not in use["models"]]
+    cells = f"{use['paired']} paired cells, about {use['training']} of them to train on"
+    if not short:
+        return f"yes ({cells})"
+    return f"yes, with {' or '.join(use['models'])} only ({cells}; {', '.join(short)})"
 
 
 def _fit(read: list[mu.MuData], checkpoint: Path, findings: list[Finding]) -> dict[str, Any] | None:
@@ -206,7 +238,7 @@ def _misfit(name: str, about: dict[str, Any]) -> list[Finding]:
 
 
 def in_words(result: Check) -> str:
-    """The answer for people, on stdout."""
+    """The answer for people, on stdout.  Errors are left to the refusal that follows on stderr."""
     lines = []
     for about in result.files:
         lines.append(f"{about['file']}: {about['cells']} cells" + (", prepared" if about["prepared"] else ""))
@@ -224,14 +256,13 @@ def in_words(result: Check) -> str:
         if about["split"]:
             lines.append("  split: " + ", ".join(f"{n} {p}" for p, n in sorted(about["split"].items())))
     if result.use:
-        train = "yes" if result.use["train"] else f"no, {result.use['why_not']}"
-        lines += [f"train a model on it: {train}"] if result.checkpoint is None else []
+        lines += [f"train a model on it: {_trainable(result.use)}"] if result.checkpoint is None else []
         lines.append("predict from it: " + (", ".join(result.use["predict_from"]) or "no"))
     for name, m in (result.checkpoint or {}).get("modalities", {}).items():
         share = f"{100 * m.get('alignment', {}).get('coverage', 0):.0f} %"
         lines.append(f"checkpoint: {name} can predict {', '.join(m.get('predicts', [])) or 'nothing'}; {share} of the "
                      "features it knows are there")
-    lines += [f"{f.level}: {f}" for f in result.findings]
+    lines += [f"{f.level}: {f}" for f in result.findings if f.level != "error"]
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmodal import __version__
-from xmodal.reporting import figures, report_words
+from xmodal.reporting import figures, prediction_words, report_words
 from xmodal.scores.score_texts import HEADLINE, better, shown, text_for
 from xmodal.scores.verdicts import judge
 
@@ -44,8 +44,10 @@ def view(inputs: Inputs, title: str) -> dict[str, Any]:
         "version": __version__,
         "results": results,
         "trainings": [training(t) for t in inputs.trainings],
-        "answer": report_words.answer(inputs, [r["verdict"] for r in results]),
-        "missing": report_words.missing(inputs),
+        "answer": report_words.answer(inputs, [r["verdict"] for r in results]) + prediction_words.answer(inputs),
+        "missing": report_words.missing(inputs) + prediction_words.missing(inputs),
+        "predictions": prediction_words.rows(inputs),
+        "simulated": prediction_words.simulated(inputs),
         "checks": [{"name": n, **report_words.check(c)} for n, c in inputs.checks],
         "prepares": [{"name": n, **report_words.prepared(c)} for n, c in inputs.prepares],
         "provenance": report_words.provenance(inputs),

@@ -44,26 +44,39 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything given; ``checks`` and ``prepares`` are (file name, content)."""
+    """Everything given; ``checks`` and ``prepares`` are (file name, content), ``predictions`` (sample, summary)."""
 
     trainings: list[Training] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     checks: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     prepares: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    predictions: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
 def read(
-    trainings: Sequence[Path], evaluations: Sequence[Path], checks: Sequence[Path], prepares: Sequence[Path]
+    trainings: Sequence[Path],
+    evaluations: Sequence[Path],
+    checks: Sequence[Path],
+    prepares: Sequence[Path],
+    predictions: Sequence[tuple[str, Path]] = (),
 ) -> Inputs:
     """Read all parts; raises :class:`InputRefused` for what is not the output of the command it is given for."""
-    if not (trainings or evaluations or checks or prepares):
-        raise UsageRefused("give at least one of --training, --evaluation, --check, --prepare")
+    if not (trainings or evaluations or checks or prepares or predictions):
+        raise UsageRefused("give at least one of --training, --evaluation, --prediction, --check, --prepare")
     return Inputs(
         [_training(p) for p in trainings],
         [_evaluation(p) for p in evaluations],
         [(p.name, read_json(p)) for p in checks],
         [(p.name, read_json(p)) for p in prepares],
+        [(name, _prediction(p)) for name, p in predictions],
     )
+
+
+def _prediction(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not {"source", "target", "cells"} <= set(content):
+        raise InputRefused("this is no summary of a prediction", where=str(path), do="give what predict --summary wrote")
+    return content
 
 
 def read_json(path: Path) -> dict[str, Any]:

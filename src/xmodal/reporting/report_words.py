@@ -76,7 +76,7 @@ def answer(inputs: Inputs, verdicts: list[Verdict]) -> list[str]:
     lines = [_trained(t) for t in inputs.trainings]
     lines += [line for e in inputs.evaluations for line in _scored(e)]
     if not inputs.evaluations:
-        lines.append("Nothing was evaluated, so this page cannot say how far predictions of it can be trusted.")
+        lines.append("Nothing was evaluated, so this page cannot say how far the predictions can be trusted.")
     elif not verdicts:
         lines.append("The evaluation holds no scores.")
     return lines
@@ -251,4 +251,8 @@ def provenance(inputs: Inputs) -> list[tuple[str, str]]:
             rows += [
                 (f"{e.name}, {name}: {k.replace('_', ' ')}", plain(v)) for k, v in said.items() if v not in (None, "")
             ]
+    for name, content in inputs.predictions:
+        place = f"prediction {name}, {shown(str(content['target']))}"
+        said = {"model": content.get("model"), "checkpoint SHA-256": content.get("checkpoint_sha256")}
+        rows += [(f"{place}: {k}", plain(v)) for k, v in said.items() if v]
     return rows

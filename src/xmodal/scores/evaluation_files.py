@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from xmodal import fields
+from xmodal.data.genome import genome_of
 from xmodal.outputs import replacing_files, write_json
 from xmodal.scores import projection
 
@@ -33,6 +34,7 @@ def results(
     """Content of metrics.json."""
     return {
         "targets": {t.name: describe(t, settings) for t in targets},
+        "modalities": {m: {"genome": genome_of(mdata, m)} for m in mdata.mod},
         "split": _split(mdata),
         "settings": {**settings.model_dump(mode="json"), "seed": seed},
         "timing": timing,
