@@ -47,6 +47,10 @@ def test_the_test_profile_publishes_every_result(finished: Run, folder: Path) ->
     assert "Report: out/report/index.html" in finished.stdout
 
 
+def test_the_report_shows_the_samples_predicted(finished: Run, folder: Path) -> None:
+    assert "new: atac from rna" in (folder / "out/report/index.html").read_text()
+
+
 def test_both_directions_are_scored(finished: Run, folder: Path) -> None:
     targets = json.loads((folder / "out/evaluation/heldout/metrics.json").read_text())["targets"]
     assert {name: target["source"] for name, target in targets.items()} == {"rna": "atac", "atac": "rna"}

@@ -72,10 +72,15 @@ workflow XMODAL {
     ch_summaries = CROSSMODAL_TRAIN.out.cells
         .map { _meta, _h5mu, json -> json }
         .mix(XMODAL_PREPARE_NEW.out.json.map { _meta, json -> json })
+    ch_predictions = CROSSMODAL_PREDICT.out.summaries
+        .map { meta, json -> ["${meta.sample}: ${meta.target} from ${meta.source}".toString(), json] }
+        .toSortedList { a, b -> a[0] <=> b[0] }
+        .map { rows -> [rows.collect { row -> row[0] }, rows.collect { row -> row[1] }] }
     ch_report = allOf(ch_trainings)
         .combine(allOf(ch_evaluations))
         .combine(allOf(ch_checks))
         .combine(allOf(ch_summaries))
+        .combine(ch_predictions)
         .map { parts -> [[id: 'report']] + parts }
     XMODAL_REPORT(ch_report)
 

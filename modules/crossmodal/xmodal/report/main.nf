@@ -6,8 +6,8 @@ process XMODAL_REPORT {
     container "ghcr.io/crossmodal/xmodal:0.1.0"
 
     input:
-    // each folder or file may be left out as []
-    tuple val(meta), path(training, stageAs: 'training/*'), path(evaluation, stageAs: 'evaluation/*'), path(checks, stageAs: 'check/*'), path(prepared, stageAs: 'prepare/*')
+    // each folder or file may be left out as []; names: what the report calls each of `predictions`, in the same order
+    tuple val(meta), path(training, stageAs: 'training/*'), path(evaluation, stageAs: 'evaluation/*'), path(checks, stageAs: 'check/*'), path(prepared, stageAs: 'prepare/*'), val(names), path(predictions, stageAs: 'prediction?/*')
 
     output:
     tuple val(meta), path("${prefix}/index.html")   , emit: html
@@ -22,10 +22,12 @@ process XMODAL_REPORT {
     prefix = task.ext.prefix ?: "${meta.id}"
     def given = ['--training': training, '--evaluation': evaluation, '--check': checks, '--prepare': prepared]
     def parts = given.collectMany { option, files -> [files].flatten().collect { file -> "${option} ${file}" } }.join(' ')
+    def predicted = [names, [predictions].flatten()].transpose().collect { name, file -> "--prediction '${name}=${file}'" }.join(' ')
     """
     xmodal report \\
         ${args} \\
         ${parts} \\
+        ${predicted} \\
         --threads ${task.cpus} \\
         --device cpu \\
         --multiqc-dir ${prefix}/multiqc \\
