@@ -97,7 +97,7 @@ def test_all_mistakes_of_a_samplesheet_are_told_at_once(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "is empty. What to do: give a header line"),
-        ("sample;role;rna;atac\ns;train;rna.h5ad;atac.h5ad\n", "(1 found):\n\n  - sheet.csv: its cells are separated by semicolons. What"),
+        ("sample;role;rna;atac\ns;train;r.h5ad;a.h5ad\n", "(1 found):\n\n  - sheet.csv: its cells are separated by semi"),
         ("name,rna,atac\ns,rna.h5ad,atac.h5ad\n", "the column 'sample' is missing. What to do: write it into the header"),
         ("sample,role,rna\ns,predict,rna.h5ad\n", "line 2 (s): no model to predict with"),
         ("sample,rna\ns,rna.h5ad\n", "the rows to train on have rna only"),
