@@ -50,9 +50,12 @@ def direction(content: dict[str, Any], between: str = " from ") -> str:
 
 
 def answer(inputs: Inputs) -> list[str]:
-    """Lines about the predictions for the head of the page."""
+    """Lines about the predictions for the head of the page; those that were evaluated have their verdict there already."""
     lines = []
+    evaluated = {e.name for e in inputs.evaluations}
     for name, content in inputs.predictions:
+        if name.partition(":")[0] in evaluated:
+            continue
         one = row(name, content)
         unlike = f", {one['unlike']} of them unlike the training cells" if one["unlike"] != "-" else ""
         lines.append(
