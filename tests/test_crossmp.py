@@ -18,7 +18,7 @@ from xmodal.data.intervals import parse_peaks
 from xmodal.data.vocabulary import Vocabulary
 from xmodal.learning import training
 from xmodal.learning.run_training import parse_settings
-from xmodal.models.crossmp import CrossMP
+from xmodal.models.crossmp import CrossMP, to_positive
 from xmodal.models.layers import Hide
 from xmodal.models.likelihoods import ExpectedLog, Head, expected_log
 
@@ -146,3 +146,23 @@ def test_trains_on_paired_and_single_cells(tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     metrics = json.loads((tmp_path / "m" / "metrics.json").read_text())
     assert len(metrics["directions"]) == 6 and "valid_protein_to_rna" in metrics["losses"]
+
+
+def test_low_predictions_bend_towards_zero_in_their_order() -> None:
+    x = torch.tensor([[-2.0, -0.1, 0.0, 0.05, 0.1, 3.0]])
+    out = to_positive(x, torch.full((6,), 0.1))
+    assert (out > 0).all() and (out.diff() > 0).all()
+    assert torch.equal(out[0, 4:], x[0, 4:])
+
+
+def test_a_batch_that_teaches_nothing_is_passed_over(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = built(cells, "epochs=1", "batch_size=64")
+    real, count = model.loss, 0
+
+    def sometimes(batch: object) -> dict[str, torch.Tensor]:
+        nonlocal count
+        count += 1
+        return {} if count % 2 else real(batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model, "loss", sometimes)
+    assert np.isfinite(training.fit(model, cells, cells, torch.device("cpu")).best_loss)

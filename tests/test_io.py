@@ -174,3 +174,12 @@ def test_real_files() -> None:
     )
     small = io.read_cells(REAL / "human_pbmc_multiome_40cells" / "atac.h5ad")
     assert genome_of(small, "atac") == "hg38"
+
+
+def test_stored_zeros_are_no_counts() -> None:
+    import numpy as np
+    import scipy.sparse as sp
+
+    stored = sp.csr_matrix((np.array([1, 0, 2], np.float32), ([0, 0, 1], [0, 1, 1])), (2, 2))
+    assert io.csr(stored).nnz == 2
+    assert stored.nnz == 3, "the matrix that was given stays as it is"

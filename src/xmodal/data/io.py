@@ -207,7 +207,7 @@ def csr(matrix: Any) -> sp.csr_matrix:
     result = sp.csr_matrix(matrix if sp.issparse(matrix) else np.asarray(matrix), dtype=np.float32)
     result.sum_duplicates()
     if not result.data.all():  # a stored zero is no count
-        result = result.copy() if result.data is getattr(matrix, "data", None) else result
+        result = result.copy()  # its arrays may be those of the matrix that was given
         result.eliminate_zeros()
     return result
 
