@@ -13,6 +13,12 @@ from xmodal.cli.options import FOLDER, HELP, READABLE, common
 @click.command("train", context_settings=HELP)
 @click.argument("prepared", type=READABLE)
 @click.option("--model", default="crossmp", show_default=True, help="Which model; `xmodal models` lists them.")
+@click.option(
+    "--fallback",
+    default=None,
+    metavar="MODEL",
+    help="Train MODEL instead, with a warning, where there are too few cells [default: refuse].",
+)
 @click.option("--output-dir", type=FOLDER, required=True, help="Gets model.safetensors, history.tsv and metrics.json.")
 @click.option(
     "--set",
@@ -27,6 +33,7 @@ from xmodal.cli.options import FOLDER, HELP, READABLE, common
 def command(
     prepared: Path,
     model: str,
+    fallback: str | None,
     output_dir: Path,
     changes: tuple[str, ...],
     gene_table: Path | None,
@@ -43,10 +50,10 @@ def command(
     from xmodal import devices
     from xmodal.learning.run_training import TrainRequest, run
 
-    request = TrainRequest(model, output_dir, changes, gene_table, links, seed, threads, overwrite)
+    request = TrainRequest(model, output_dir, changes, gene_table, links, seed, threads, overwrite, fallback=fallback)
     metrics: dict[str, Any] = run(prepared, request, devices.choose(device, threads, seed))
     timing = metrics["timing"]
     click.echo(
-        f"{model}: trained in {timing['train_s']} s, {timing['peak_mib']} MiB; best epoch {metrics['best_epoch']} "
+        f"{metrics['model']}: trained in {timing['train_s']} s, {timing['peak_mib']} MiB; best epoch {metrics['best_epoch']} "
         f"of {metrics['epochs']}; {output_dir}/model.safetensors"
     )

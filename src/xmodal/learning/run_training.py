@@ -40,7 +40,10 @@ NAME = re.compile(r"[A-Za-z0-9_]+")
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What ``xmodal train`` was asked for.  ``changes``: settings of the model as ``name=value`` texts."""
+    """What ``xmodal train`` was asked for.  ``changes``: settings of the model as ``name=value`` texts.
+
+    ``fallback``: the model to train, with its defaults, where there are too few cells for ``model``.
+    """
 
     model: str
     output_dir: Path
@@ -51,6 +54,7 @@ class TrainRequest:
     threads: int = 1
     overwrite: bool = False
     save_every: float = 30.0
+    fallback: str | None = None
 
 
 def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, Any]:
@@ -58,6 +62,7 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
     started = time.monotonic()
     model_class = registry.get(request.model)
     settings = parse_settings(model_class, request.changes)
+    _require_fallback(request)
     state = request.output_dir / fields.STATE_FILE
     for name in (fields.CHECKPOINT_FILE, fields.HISTORY_FILE, fields.METRICS_FILE):
         outputs.refuse_existing(request.output_dir / name, request.overwrite)
@@ -67,9 +72,13 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
     vocabulary = Vocabulary.from_prepared(mdata, peak_gene_links(mdata, request, warnings))
     cells = cells_of(mdata, vocabulary)
     train, valid, split = _split(mdata, cells, about, request.seed)
-    if not issubclass(model_class.Settings, GradientSettings):
-        train = cells.subset(np.flatnonzero(np.isin(cells.names, [*train.names, *valid.names])))  # nothing to choose
-    _require_enough(model_class, vocabulary, train, path)
+    if request.fallback is not None and (few := _too_few(model_class, _learned_from(model_class, cells, train, valid))):
+        model_class = registry.get(request.fallback)
+        settings = model_class.Settings()
+        warnings.append(f"{few}: '{model_class.name}' was trained instead (--fallback)")
+        log.warning(warnings[-1])
+    train = _learned_from(model_class, cells, train, valid)
+    _require_enough(model_class, train, path)
     if issubclass(model_class.Settings, GradientSettings):
         train, valid = with_pairs(train, valid, request.seed, warnings)
     directions = model_class.build(settings, vocabulary).learned(train)
@@ -255,22 +264,55 @@ def with_pairs(train: Cells, valid: Cells, seed: int, warnings: list[str]) -> tu
     return train.subset(np.flatnonzero(~go)), joined(valid, train.subset(np.flatnonzero(go)))
 
 
-def _require_enough(model_class: type[CrossModalModel], vocabulary: Vocabulary, train: Cells, path: Path) -> None:
-    names = list(vocabulary)
-    paired = max(len(train.having(a, b)) for i, a in enumerate(names) for b in names[i + 1 :])
-    if not paired:
+def _learned_from(model_class: type[CrossModalModel], cells: Cells, train: Cells, valid: Cells) -> Cells:
+    """The training cells; for models that have nothing to choose the validation cells as well."""
+    if issubclass(model_class.Settings, GradientSettings):
+        return train
+    return cells.subset(np.flatnonzero(np.isin(cells.names, [*train.names, *valid.names])))
+
+
+def _paired(train: Cells) -> int:
+    names = list(train.vocabulary)
+    return max(len(train.having(a, b)) for i, a in enumerate(names) for b in names[i + 1 :])
+
+
+def _too_few(model_class: type[CrossModalModel], train: Cells) -> str:
+    """What is missing, where the paired cells are fewer than the model's minimum; else nothing."""
+    paired = _paired(train)
+    if paired >= model_class.min_cells:
+        return ""
+    return f"{paired} paired training cells; model '{model_class.name}' needs {model_class.min_cells}"
+
+
+def _require_fallback(request: TrainRequest) -> None:
+    if request.fallback is None:
+        return
+    if request.fallback == request.model:
+        raise UsageRefused(f"--fallback {request.fallback}: this is --model itself; give another model")
+    try:
+        registry.get(request.fallback)
+    except UsageRefused as error:
+        raise UsageRefused(str(error).replace("--model", "--fallback", 1)) from None
+
+
+def _require_enough(model_class: type[CrossModalModel], train: Cells, path: Path) -> None:
+    names = list(train.vocabulary)
+    if not _paired(train):
         raise NotApplicable(f"{path}: no training cell has two modalities; {model_class.name} learns from paired cells")
     for m in names:
         if not train.present[m].any():
             raise InputRefused(
                 f"no training cell has {m}", where=str(path), do=f"leave {m} out, or give cells that have it"
             )
-    if paired < model_class.min_cells:
-        raise InputRefused(
-            f"{paired} paired training cells; model '{model_class.name}' needs {model_class.min_cells}",
-            where=str(path),
-            do="prepare more cells, or use --model linear (20) or --model mean (1)",
-        )
+    if few := _too_few(model_class, train):
+        raise InputRefused(few, where=str(path), do=_instead(model_class))
+
+
+def _instead(model_class: type[CrossModalModel]) -> str:
+    """What to do with too few cells: models that need fewer, least first to give up."""
+    fewer = [(n, registry.get(n).min_cells) for n in ("linear", "mean")]
+    can = [f"--fallback {n} ({needs})" for n, needs in fewer if needs < model_class.min_cells]
+    return " or ".join(["prepare more cells", *can]) if can else "prepare more cells"
 
 
 def _metrics(
