@@ -31,7 +31,10 @@ test-nfcore test-slurm test-galaxy test-containers: setup
 
 test-all: test test-nfcore test-slurm test-galaxy test-containers ## test, and the heavy parts
 
-benchmark benchmark-speed: setup
+benchmark: setup ## The models beside peers in their own environments (hours; what was measured is kept)
+	@benchmarks/run $@
+
+benchmark-speed: setup
 	@if [[ -x benchmarks/run ]]; then benchmarks/run $@; else echo "$@: this part is not there yet" >&2; exit 1; fi
 
 bundle portal containers:

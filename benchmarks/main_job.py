@@ -12,41 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-REAL = Path(os.environ.get("XMODAL_REAL_DATA", HERE.parents[1] / "shared" / "data"))
-XMODAL = str(Path(sys.executable).with_name("xmodal"))
+from common import HERE, REAL, SHOWN, between, grid, xmodal
+
 log = logging.getLogger("benchmark")
-SHOWN = {
-    "rna": (
-        "gene_pearson",
-        "gene_pearson_top_hvg",
-        "cell_pearson_centred",
-        "label_transfer_macro",
-        "gene_pearson_within_type",
-        "variance_ratio_hvg",
-    ),
-    "atac": (
-        "peak_auroc",
-        "peak_auprc_over_prevalence",
-        "label_transfer_macro",
-        "peak_pearson_within_type",
-        "cell_auroc",
-    ),
-}
 BEATS = {"rna": SHOWN["rna"][:1] + SHOWN["rna"][2:4], "atac": ("peak_auroc", "label_transfer_macro")}
 METHODS = ("mean", "depth", "linear", "crossmp")
-
-
-def xmodal(*args: object) -> None:
-    subprocess.run([XMODAL, *map(str, args), "--quiet"], check=True, stdout=subprocess.DEVNULL)
 
 
 def one(prepared: Path, folder: Path, more: list[str], label: str | None, seed: int) -> dict[str, Any]:
@@ -194,14 +169,6 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def grid(first: str, columns: tuple[str, ...], rows: dict[str, dict[str, float]]) -> list[str]:
-    lines = [f"| {first} | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    return [
-        *lines,
-        *(f"| {name} | " + " | ".join(f"{row[c]:.4g}" for c in columns) + " |" for name, row in rows.items()),
-    ]
-
-
 def cortex_section(found: dict[str, Any]) -> str:
     runs = found["runs"]
     counts = "{train} training, {valid} validation, {test} test cells".format(**runs[0]["split"])
@@ -248,13 +215,6 @@ def short_table(table: dict[str, dict[str, dict[str, float]]]) -> str:
     lines.append("|---|" + "---|" * len(columns))
     lines += [f"| {m} | " + " | ".join(f"{table[t][m][s]:.3f}" for t, s, _ in columns) + " |" for m in METHODS]
     return "\n".join(lines)
-
-
-def between(page: Path, name: str, text: str) -> None:
-    """Replace what stands between the markers ``name`` of a page."""
-    before, _, rest = page.read_text().partition(f"<!-- {name} -->")
-    after = rest.partition(f"<!-- /{name} -->")[2]
-    page.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- /{name} -->{after}")
 
 
 def main() -> None:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from main_job import HERE, REAL, XMODAL, between, grid
+from common import HERE, REAL, between, grid, xmodal
 
 RESULTS = HERE / "results" / "trials.json"
 FOLD = ["--test-groups", "09G", "--valid-groups", "09A", *[f"--exclude=batch={b}" for b in ("09C", "09E", "09F")]]
@@ -29,10 +28,6 @@ SHOWN = {
     ),
     "atac": ("peak_auroc", "label_transfer_macro", "peak_pearson_within_type"),
 }
-
-
-def xmodal(*args: object) -> None:
-    subprocess.run([XMODAL, *map(str, args), "--quiet"], check=True, stdout=subprocess.DEVNULL)
 
 
 def trial(prepared: Path, folder: Path, settings: str) -> dict[str, float]:
