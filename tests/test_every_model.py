@@ -111,7 +111,8 @@ def test_same_seed_same_bytes(trained: tuple[str, Path], prepared: Path, tmp_pat
 def test_load_gives_what_was_saved(trained: tuple[str, Path], tmp_path: Path) -> None:
     name, folder = trained
     loaded = checkpoint.load(folder / "model.safetensors")
-    checkpoint.save(tmp_path / "model.safetensors", loaded.model, loaded.header["training"], loaded.novelty)
+    known = (loaded.header["training"], loaded.novelty, loaded.uncertainty)
+    checkpoint.save(tmp_path / "model.safetensors", loaded.model, *known)
     assert (tmp_path / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert loaded.header["model"] == name
     assert "no single cell" in loaded.header["content"]

@@ -16,6 +16,7 @@ from xmodal import __version__, fields, registry
 from xmodal.data.vocabulary import Vocabulary
 from xmodal.errors import InputRefused, UsageRefused
 from xmodal.learning.novelty import Novelty
+from xmodal.learning.uncertainty import Uncertainty
 from xmodal.outputs import replacing
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Checkpoint:
     model: CrossModalModel
     header: dict[str, Any]
     novelty: dict[str, Novelty] = field(default_factory=dict)
+    uncertainty: dict[tuple[str, str], Uncertainty] = field(default_factory=dict)
 
     @property
     def directions(self) -> list[tuple[str, str]]:
@@ -39,8 +41,14 @@ class Checkpoint:
         return [(s, t) for s, t in self.header["directions"]]
 
 
-def save(path: Path, model: CrossModalModel, training: dict[str, Any], novelty: dict[str, Novelty]) -> None:
-    """Write ``model`` to ``path``, in one step.
+def save(
+    path: Path,
+    model: CrossModalModel,
+    training: dict[str, Any],
+    novelty: dict[str, Novelty],
+    uncertainty: dict[tuple[str, str], Uncertainty] | None = None,
+) -> None:
+    """Write ``model`` to ``path``, in one step; ``uncertainty``: of each direction (source, target) that has one.
 
     ``training``: what it was trained on, all JSON; its ``directions`` are the pairs (source, target) that were learned.
     """
@@ -61,6 +69,8 @@ def save(path: Path, model: CrossModalModel, training: dict[str, Any], novelty: 
     tensors |= {f"vocabulary.{k}": v for k, v in model.vocabulary.link_tensors().items()}
     for m, known in novelty.items():
         tensors |= {f"novelty.{m}.{k}": v for k, v in known.tensors().items()}
+    for (s, t), errors in (uncertainty or {}).items():
+        tensors |= {f"uncertainty.{s}.{t}.{k}": v for k, v in errors.tensors().items()}
     with replacing(path, overwrite=True) as temporary:
         save_file(
             {k: np.require(v, requirements="C") for k, v in tensors.items()},
@@ -125,7 +135,14 @@ def load(path: Path) -> Checkpoint:
     model = model_class.build(settings, vocabulary)
     _fill(path, model, _under("model.", tensors))
     known = {m: _under(f"novelty.{m}.", tensors) for m in vocabulary}
-    return Checkpoint(model.eval(), header, {m: Novelty.from_tensors(t) for m, t in known.items() if t})
+    loaded = Checkpoint(model.eval(), header, {m: Novelty.from_tensors(t) for m, t in known.items() if t})
+    for s, t in loaded.directions:
+        if errors := _under(f"uncertainty.{s}.{t}.", tensors):
+            try:
+                loaded.uncertainty[s, t] = Uncertainty.from_tensors(errors, vocabulary[t].scale)
+            except (KeyError, TypeError) as error:
+                raise corrupt(path, f"uncertainty: {error}") from None
+    return loaded
 
 
 def corrupt(path: Path, reason: str) -> InputRefused:

@@ -23,7 +23,7 @@ from xmodal.data import contracts, io, splits
 from xmodal.data.batches import Cells, cells_of, joined
 from xmodal.data.vocabulary import Vocabulary, prepared_settings
 from xmodal.errors import InputRefused, NotApplicable, UsageRefused
-from xmodal.learning import checkpoint, novelty, training
+from xmodal.learning import calibration, checkpoint, novelty, training
 from xmodal.learning.training_state import Keeper, same_run
 from xmodal.models.base import GradientSettings
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
     from mudata import MuData
 
+    from xmodal.learning.uncertainty import Uncertainty
     from xmodal.models.base import CrossModalModel, ModelSettings
 
 log = logging.getLogger(__name__)
@@ -77,10 +78,11 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
         settings = model_class.Settings()
         warnings.append(f"{few}: '{model_class.name}' was trained instead (--fallback)")
         log.warning(warnings[-1])
-    train = _learned_from(model_class, cells, train, valid)
+    fewer, train = train, _learned_from(model_class, cells, train, valid)
     _require_enough(model_class, train, path)
     if issubclass(model_class.Settings, GradientSettings):
         train, valid = with_pairs(train, valid, request.seed, warnings)
+        fewer = train
     directions = model_class.build(settings, vocabulary).learned(train)
     for s, t in sorted(set(model_class.build(settings, vocabulary).directions()) - set(directions)):
         warnings.append(f"{s} -> {t} is not learned: fewer than {model_class.min_pairs} training cells have both")
@@ -101,11 +103,13 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
     try:
         result = training.fit(model, train, valid, device, seed=request.seed, keeper=keeper)
         fitted = {m: novelty.fit(train.having(m).counts[m], vocabulary[m].likelihood, request.seed) for m in vocabulary}
+        errors, why = calibration.of_training(model, (fewer, valid), directions, device, request.seed)
         metrics = {
             **_metrics(model, result, split, about),
             "directions": [list(d) for d in directions],
+            "uncertainty": {f"{s} -> {t}": u.summary() for (s, t), u in errors.items()},
             "seed": request.seed,
-            "warnings": warnings + result.warnings,
+            "warnings": warnings + result.warnings + why,
             "timing": {
                 "train_s": round(time.monotonic() - started, 1),
                 "peak_mib": _peak_mib(),
@@ -114,7 +118,7 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
             },
         }
         known = {m: n for m, n in fitted.items() if n is not None}
-        _write(request.output_dir, model, known, result, metrics)
+        _write(request.output_dir, model, (known, errors), result, metrics)
     except BaseException:
         keeper.stopped()
         raise
@@ -125,20 +129,21 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
 def _write(
     folder: Path,
     model: CrossModalModel,
-    known: dict[str, novelty.Novelty],
+    statistics: tuple[dict[str, novelty.Novelty], dict[tuple[str, str], Uncertainty]],
     result: training.Fit,
     metrics: dict[str, Any],
 ) -> None:
     """All three files or none: each under a temporary name, renamed when the last is written, the checkpoint last."""
     rows = [{"epoch": i + 1, **row} for i, row in enumerate(result.history)]
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["epoch", "train_loss", "valid_loss", "learning_rate"])
-    facts = {k: metrics[k] for k in ("split", "filters", "epochs", "best_epoch", "seed", "losses", "directions")}
+    kept = ("split", "filters", "epochs", "best_epoch", "seed", "losses", "directions", "uncertainty")
+    facts = {k: metrics[k] for k in kept}
     with (
         outputs.replacing(folder / fields.CHECKPOINT_FILE, True) as model_file,
         outputs.replacing(folder / fields.METRICS_FILE, True) as metrics_file,
         outputs.replacing(folder / fields.HISTORY_FILE, True) as history_file,
     ):
-        checkpoint.save(model_file, model, facts, known)
+        checkpoint.save(model_file, model, facts, *statistics)
         outputs.write_json(metrics_file, metrics)
         history_file.write_text(table.to_csv(sep="\t", index=False, float_format="%.6g"))
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from itertools import permutations
 from typing import TYPE_CHECKING, ClassVar, Self
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -78,6 +81,22 @@ class CrossModalModel(nn.Module):
 
     def finish(self, cells: Cells) -> None:
         """Called once after training, with the validation cells (the training cells where there are none)."""
+
+    def calibration(
+        self, held: Cells, source: str, target: str, device: torch.device
+    ) -> tuple[Cells, npt.NDArray[np.float32]]:
+        """Cells with both modalities that the weights were not fitted to, and their prediction, (cells, features of target).
+
+        ``held`` are such cells.  A model that has predictions of other cells from which those had been held out (the folds of
+        an ensemble) gives these instead; it is then asked itself, not a copy of it that was fitted to fewer cells.
+        """
+        size, chunks = 256, []
+        self.to(device).eval()
+        with torch.no_grad():
+            for start in range(0, len(held), size):
+                batch = held.batch(slice(start, start + size)).only(source).to(device)
+                chunks.append(self.predict(batch, source, target).float().cpu().numpy())
+        return held, np.concatenate(chunks) if chunks else np.zeros((0, len(self.vocabulary[target])), np.float32)
 
     def embed(self, batch: Batch) -> Tensor:
         """Joint latent of the modalities that are present, (cells, latent)."""

@@ -1,0 +1,213 @@
+"""Learning the errors of a model from cells it was not fitted to: intervals, and the reliability of every feature."""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xmodal import fields
+from xmodal.learning import training
+from xmodal.learning.uncertainty import LEVELS, SPARSE, Uncertainty, in_range, nearest
+from xmodal.models.base import CrossModalModel, GradientSettings
+from xmodal.scores.metrics import Matrix, feature_pearson, feature_ranking
+
+if TYPE_CHECKING:
+    import torch
+
+    from xmodal.data.batches import Cells
+
+log = logging.getLogger(__name__)
+Array = npt.NDArray[np.float32]
+MIN_CELLS = 50  # held-out cells below which a tenth of their values is too few to set a threshold for other cells
+MIN_GROUP = 50
+GROUPS = 8  # more did not bring the coverage of the types of mouse cortex nearer to the nominal one
+GRID = 256
+ENTRIES = 24_000_000  # values made dense at once
+DRAW = 2_000_000  # values of which the quantiles are taken
+MIN_BIN = 200  # values in a bin of the prediction: ten of them lie beyond a 95 % quantile
+MIN_SEEN = 5  # as in scores/scoring.py: a feature seen in fewer cells cannot be judged
+Z = 1.959964  # of a 95 % interval
+TINY = 1e-6
+
+
+def fit(predicted: Array, true: Array, scale: str, seed: int = 0) -> Uncertainty:
+    """Learn from predictions and truth of the same held-out cells, (cells, features) each on ``scale``."""
+    p = in_range(predicted, scale)
+    mean = np.maximum(p.mean(0), TINY) if scale in SPARSE else p.mean(0)
+    spread = np.sqrt(np.maximum(mean, 1e-4)) if scale in SPARSE else np.maximum(p.std(0), TINY)
+    weight = (1 / spread).astype(np.float32)
+    centres = _centres(p, mean, weight, seed)
+    empty = np.zeros((len(LEVELS), 0), np.float32)
+    top, low, high = _tables(p, true, seed) if scale in SPARSE else (1.0, empty, empty)
+    error = np.sqrt(np.square(p - true).mean(0))
+    shape = (len(LEVELS), len(centres))
+    found = Uncertainty(
+        scale=scale,
+        cells=len(p),
+        top=top,
+        floor=np.array([0.05 * row.mean() + TINY if len(row) else 0 for row in high], np.float32),
+        low=low,
+        high=high,
+        width=np.zeros(0, np.float32) if scale in SPARSE else np.maximum(error, 0.01 * error.mean() + TINY),
+        mean=mean,
+        weight=weight,
+        centres=centres,
+        widen=np.zeros(shape, np.float32),
+        trim=np.zeros(shape, np.int32),
+        reliability=reliability(p, true, scale),
+        seen=(true != 0).sum(0).astype(np.int32),
+        coverage=np.zeros((len(LEVELS), p.shape[1]), np.float32),
+    )
+    _thresholds(found, p, true)
+    for i, level in enumerate(LEVELS):
+        found.coverage[i] = covered(found.bounds(p, level), true).mean(0)
+    return found
+
+
+def covered(bounds: tuple[Array, Array], true: Array) -> npt.NDArray[np.bool_]:
+    return (bounds[0] <= true) & (true <= bounds[1])
+
+
+def _tables(p: Array, true: Array, seed: int) -> tuple[float, Array, Array]:
+    """The largest prediction, and the quantiles of the truth at both ends of each level, (levels, GRID) over its square root."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(p.size, min(DRAW, p.size), replace=False) if p.size > DRAW else slice(None)
+    x, y = p.ravel()[drawn], true.ravel()[drawn]
+    order = np.argsort(x, kind="stable")
+    x, y = x[order], y[order]
+    # ten bins of equal size, the uppermost in ever smaller ones: most predictions are near zero, the telling ones are not
+    last = max(2, int(np.log2(max(0.1 * len(x) / MIN_BIN, 4))) + 1)
+    shares = np.concatenate([np.linspace(0, 0.9, 10), 1 - 0.1 * 0.5 ** np.arange(1, last), [1]])
+    edges = np.unique((shares * len(x)).astype(int))
+    bins = [slice(a, b) for a, b in pairwise(edges) if b - a >= min(MIN_BIN, len(x))]
+    centre = np.array([np.median(x[b]) for b in bins])
+    top = float(max(x[-1], TINY))
+    grid = np.square(np.linspace(0, 1, GRID)) * top
+    ends = {q: np.zeros((len(LEVELS), GRID), np.float32) for q in ("low", "high")}
+    for i, level in enumerate(LEVELS):
+        for name, share in (("low", (1 - level) / 2), ("high", (1 + level) / 2)):
+            values = np.array([np.quantile(y[b], share, method="higher") for b in bins])
+            ends[name][i] = np.interp(grid, centre, np.maximum.accumulate(values))
+    return top, ends["low"], ends["high"]
+
+
+def _centres(p: Array, mean: Array, weight: Array, seed: int) -> Array:
+    """Mean predictions of groups of at least MIN_GROUP cells, (groups, features), from ``mean`` in units of ``weight``."""
+    from sklearn.cluster import KMeans
+
+    standard = (p - mean) * weight
+    k = min(GROUPS, len(p) // MIN_GROUP)
+    centres = np.zeros((1, p.shape[1]), np.float32)
+    if k > 1 and standard.std(0).max() > TINY:
+        centres = KMeans(k, n_init=3, random_state=seed).fit(standard).cluster_centers_.astype(np.float32)
+    while len(centres) > 1:
+        sizes = np.bincount(nearest(p, mean, weight, centres), minlength=len(centres))
+        if sizes.min() >= MIN_GROUP:
+            break
+        centres = np.delete(centres, sizes.argmin(), 0)
+    return centres
+
+
+def _thresholds(found: Uncertainty, p: Array, true: Array) -> None:
+    """Fill ``widen`` and ``trim``: each group's intervals get wider, or leave zero out, until the stated share is inside."""
+    group = found.groups(p)
+    for i, level in enumerate(LEVELS):
+        lower, upper, width = found.base(p, i)
+        inside = covered((lower, upper), true)
+        rank = _ranks(found.ratio(p, lower)) if found.scale in SPARSE else None
+        for g in range(len(found.centres)):
+            rows = group == g
+            share = inside[rows].mean()
+            if share <= level:
+                error = np.maximum(lower[rows] - true[rows], true[rows] - upper[rows]) / width[rows]
+                found.widen[i, g] = max(0.0, float(np.quantile(error, level)))
+            elif rank is not None:
+                lost = rank[rows][inside[rows] & (true[rows] <= 0)]
+                counts = np.bincount(lost[lost >= 0], minlength=p.shape[1])
+                left = share - np.concatenate([[0], counts.cumsum()]) / max(inside[rows].size, 1)
+                found.trim[i, g] = int(np.abs(left - level)[: p.shape[1]].argmin())
+
+
+def _ranks(ratio: Array) -> npt.NDArray[np.int32]:
+    """Place of each value in its row, from the least; -1 where infinite."""
+    order = ratio.argsort(1, kind="stable")
+    rank = np.empty(ratio.shape, np.int32)
+    np.put_along_axis(rank, order, np.arange(ratio.shape[1], dtype=np.int32)[None, :], 1)
+    rank[np.isinf(ratio)] = -1
+    return rank
+
+
+def reliability(p: Array, true: Array, scale: str) -> Array:
+    """Pearson r (Fisher's interval) or AUROC (Hanley and McNeil's, on the logit scale) of each feature, (3, features).
+
+    nan where the feature is not zero (binary: or is open) in fewer than MIN_SEEN cells.
+    """
+    seen = (true != 0).sum(0)
+    if scale == fields.BINARY:
+        value, _ = feature_ranking(p, Matrix(true))
+        out = _auroc_interval(value, seen, len(p) - seen)
+        seen = np.minimum(seen, len(p) - seen)
+    else:
+        value = feature_pearson(p, Matrix(true))
+        z, half = np.arctanh(np.clip(value, -1 + TINY, 1 - TINY)), Z / np.sqrt(max(len(p) - 3, 1))
+        out = np.stack([value, np.tanh(z - half), np.tanh(z + half)])
+    out[:, seen < MIN_SEEN] = np.nan
+    return out.astype(np.float32)
+
+
+def _auroc_interval(
+    value: npt.NDArray[Any], positive: npt.NDArray[Any], negative: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    n1, n0 = np.maximum(positive, 1), np.maximum(negative, 1)
+    a = np.clip(value, 0.5 / n1, 1 - 0.5 / n1)  # a perfect ranking of few cells is no proof of a perfect one
+    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+    variance = (a * (1 - a) + (n1 - 1) * (q1 - a * a) + (n0 - 1) * (q2 - a * a)) / (n1 * n0)
+    logit, half = np.log(a / (1 - a)), Z * np.sqrt(variance) / (a * (1 - a))
+    return np.stack([value, 1 / (1 + np.exp(half - logit)), 1 / (1 + np.exp(-half - logit))])
+
+
+def of_training(
+    model: CrossModalModel,
+    cells: tuple[Cells, Cells],
+    directions: list[tuple[str, str]],
+    device: torch.device,
+    seed: int,
+) -> tuple[dict[tuple[str, str], Uncertainty], list[str]]:
+    """Uncertainty of each direction of a trained ``model``; and why, where there is none.
+
+    ``cells``: training cells without the validation cells, and the validation cells.  A closed-form model was fitted to both:
+    its errors are those of a copy that was fitted to the former only.
+    """
+    train, valid = cells
+    few = {d: len(valid.having(*d)) for d in directions}
+    own = isinstance(model.settings, GradientSettings) or type(model).calibration is not CrossModalModel.calibration
+    asked = model
+    if not own and max(few.values(), default=0) >= MIN_CELLS:
+        asked = type(model).build(model.settings, model.vocabulary)
+        if len(train):
+            training.fit(asked, train, valid, device, seed=seed)
+    able = set(directions if own else asked.learned(train))
+    found, why = {}, []
+    for s, t in directions:
+        held, predicted = asked.calibration(_drawn(valid.having(s, t), t, seed), s, t, device)
+        if len(held) < MIN_CELLS or (s, t) not in able:
+            why.append(
+                f"{s} -> {t}: predictions will have no intervals, since {few[s, t]} validation cells have both; "
+                f"{MIN_CELLS} are needed"
+            )
+            log.warning(why[-1])
+            continue
+        found[s, t] = fit(predicted, held.values(t), model.vocabulary[t].scale, seed)
+    return found, why
+
+
+def _drawn(cells: Cells, target: str, seed: int) -> Cells:
+    """At most as many cells as can be made dense at once."""
+    most = max(4 * MIN_CELLS, ENTRIES // len(cells.vocabulary[target]))
+    if len(cells) <= most:
+        return cells
+    return cells.subset(np.sort(np.random.default_rng(seed).choice(len(cells), most, replace=False)))
