@@ -8,12 +8,15 @@ TRAIN, VALID, TEST = "train", "valid", "test"
 SAMPLE = "xmodal_sample"  # obs: the sample a cell came from
 DEPTH = "xmodal_depth"  # mod[m].obs: total counts over all features of the file the modality came from
 FLAG_EMPTY = "xmodal_empty"  # mod[m].obs: True where a cell has no counts at all in this modality
+NOVELTY = "xmodal_novelty"  # obs of a prediction: -log10 of the share of training cells that are as odd as this cell
+UNLIKE = "xmodal_unlike"  # obs of a prediction: True where that share is below one in a hundred
 PREDICTED = "xmodal_predicted"  # layer of mod[target]: the prediction beside a measurement
 LOWER, UPPER = "xmodal_lower", "xmodal_upper"  # layers beside a prediction: between which values a measurement lies
 RELIABILITY = "xmodal_reliability"  # var of a prediction: Pearson r or AUROC of the feature on validation cells
 RELIABILITY_LOW, RELIABILITY_HIGH = "xmodal_reliability_low", "xmodal_reliability_high"  # its 95 % interval
 COVERAGE = "xmodal_coverage"  # var of a prediction: share of validation cells whose value was inside the interval
 TRUST = "xmodal_trust"  # var of a prediction: what that amounts to, in a word
+OF_FEATURES = (RELIABILITY, RELIABILITY_LOW, RELIABILITY_HIGH, COVERAGE, TRUST)
 
 RNA, ATAC, PROTEIN = "rna", "atac", "protein"
 GENE_ID = "gene_id"  # var of rna: Ensembl id, where known

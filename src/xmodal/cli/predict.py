@@ -49,6 +49,14 @@ def parse_pair(option: str, text: str | None, separator: str, form: str) -> tupl
     show_default=True,
     help="Share of the checkpoint's features that the input must have.",
 )
+@click.option(
+    "--interval",
+    type=float,
+    default=0.9,
+    show_default=True,
+    help="Share of the measured values that lie between the layers xmodal_lower and xmodal_upper: 0.5, 0.8, 0.9, 0.95; "
+    "0 leaves the layers out.",
+)
 @click.option("--summary", type=WRITABLE, default=None, help="Also write what was found, missing and unlike as JSON.")
 @click.option("--force", is_flag=True, help="Go on where cells or genome are unlike the training data.")
 @common
@@ -62,6 +70,7 @@ def command(
     rows: str | None,
     shard: str | None,
     min_coverage: float,
+    interval: float,
     summary: Path | None,
     force: bool,
     threads: int,
@@ -88,9 +97,8 @@ def command(
     refuse_inputs(output, file, checkpoint)
     if summary is not None:
         refuse_existing(summary, overwrite)
-    request = Request(
-        target, source, split, parse_pair("--rows", rows, ":", "A:B, such as 0:256"), numbers, min_coverage, force
-    )
+    chosen_rows = parse_pair("--rows", rows, ":", "A:B, such as 0:256")
+    request = Request(target, source, split, chosen_rows, numbers, min_coverage, force, interval)
     from xmodal import devices
 
     where = devices.choose(device, threads, seed)

@@ -34,6 +34,7 @@ class Alignment:
     unused: int  # features of the input that the checkpoint does not know
     first_missing: tuple[str, ...]
     hint: str = ""
+    lost: tuple[int, ...] = ()  # positions of the missing features
 
     @property
     def coverage(self) -> float:
@@ -41,7 +42,8 @@ class Alignment:
         return 1 - self.missing / max(self.features, 1)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "first_missing": list(self.first_missing), "coverage": round(self.coverage, 4)}
+        found = {k: v for k, v in asdict(self).items() if k != "lost"}
+        return {**found, "first_missing": list(self.first_missing), "coverage": round(self.coverage, 4)}
 
 
 def align(adata: AnnData, modality: Modality) -> tuple[sp.csr_matrix, npt.NDArray[np.float32], Alignment]:
@@ -76,6 +78,7 @@ def align(adata: AnnData, modality: Modality) -> tuple[sp.csr_matrix, npt.NDArra
         len(names) - len(np.unique(rows)),
         tuple(modality.features[i] for i in lost[:SHOWN]),
         _hint(names, modality) if len(lost) > len(modality) / 2 else "",
+        tuple(map(int, lost)),
     )
     return (counts @ mapping).tocsr(), depth, report
 

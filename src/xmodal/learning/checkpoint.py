@@ -6,6 +6,7 @@ One key, since the header's order of several keys is not fixed: equal models mus
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from xmodal import __version__, fields, registry
 from xmodal.data.vocabulary import Vocabulary
 from xmodal.errors import InputRefused, UsageRefused
 from xmodal.learning.novelty import Novelty
+from xmodal.learning.novelty_first import FirstNovelty
 from xmodal.learning.uncertainty import Uncertainty
 from xmodal.outputs import replacing
 
@@ -32,7 +34,7 @@ class Checkpoint:
 
     model: CrossModalModel
     header: dict[str, Any]
-    novelty: dict[str, Novelty] = field(default_factory=dict)
+    novelty: dict[str, Novelty | FirstNovelty] = field(default_factory=dict)
     uncertainty: dict[tuple[str, str], Uncertainty] = field(default_factory=dict)
 
     @property
@@ -45,7 +47,7 @@ def save(
     path: Path,
     model: CrossModalModel,
     training: dict[str, Any],
-    novelty: dict[str, Novelty],
+    novelty: Mapping[str, Novelty | FirstNovelty],
     uncertainty: dict[tuple[str, str], Uncertainty] | None = None,
 ) -> None:
     """Write ``model`` to ``path``, in one step; ``uncertainty``: of each direction (source, target) that has one.

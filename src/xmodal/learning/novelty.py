@@ -1,8 +1,10 @@
 """Are these cells like the ones the model was trained on?  A score for each cell and a verdict on the file.
 
-Count modalities: how probable the cell's counts are under the training group that explains them best, as a z-score that
-accounts for depth (the mean log probability of n draws has a known expectation and variance under the group's profile).
-Values: the squared distance to the nearest group, in the spreads of the groups.  Both are compared with the training cells.
+What is compared is described in :mod:`xmodal.learning.novelty_views`.  How much a training cell of each depth deviates by
+itself is learned from training cells that the groups were not fitted to (cross-fitting), as they are and thinned to smaller
+depths, so neither fit nor depth makes a cell unlike.  The deviation of a new cell is weighed by how much likelier it is for
+a foreign cell (Gaussian, smooth over the strata) than for a training cell; the score is -log10 of the share of training
+cells that deviate as much: 2 means that one training cell in a hundred does.
 """
 
 from __future__ import annotations
@@ -15,89 +17,278 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from xmodal import fields
+from xmodal.data.transforms import to_scale
 from xmodal.errors import InputRefused
+from xmodal.learning import novelty_views as views
+from xmodal.learning.novelty_first import LIMIT as LIMIT
+from xmodal.learning.novelty_first import FirstNovelty
+from xmodal.learning.novelty_views import Float
 
 Array = npt.NDArray[np.float32]
 GROUPS = 12  # enough for the main cell types; each group mean rests on at least MIN_GROUP cells
 MIN_GROUP = 20
+PER_GROUP = 60  # cells for one group where there are few
 SAMPLE = 5_000
-QUANTILE = 0.01  # a cell is unlike the training cells below this quantile of their scores
+FOLDS = 3
+THINNED = (1.0, 0.5, 0.25, 0.1, 0.03)  # parts of the counts kept: shallow cells must be known too
+KNOTS = 12  # depths at which the deviations of training cells are stored
+FOREIGN, REACH, ROUGH = 0.1, 0.5, 0.05  # deviation of foreign cells: size, reach over the strata (share of them), rough part
+SHRINK = 0.05  # of the correlations between strata towards none
+DIRECTIONS = 20
+TAIL = 0.95  # beyond this share of the training cells the tail is taken as exponential
 REFUSE = 0.5  # share of unlike cells above which the file is refused
 WARN = 0.1
-CHUNK = 1_024
+CHUNK = 4_096
+EDGES = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 4, 5, 6, 8, 10)  # of the histogram; the last bin is open
+SCALES = (fields.LOG_CP10K, fields.BINARY, fields.CLR, fields.IDENTITY)
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """Group profiles (groups, features) of the training cells and the ``limit`` below which a score is unlike them."""
+    """What the training cells of one modality look like.
 
+    ``profiles``: mean of each group, (groups, features).  ``strata``: (features,), of counts.  ``spread`` (features,) and
+    ``directions`` (directions, features): of values.  ``means``, ``spreads``: of the deviations at each depth, (knots,
+    numbers), the log depths being ``knots``; ``correlation`` (numbers, numbers).  ``calibration``: quantiles of the
+    training cells' deviation.
+    """
+
+    scale: str
     profiles: Array
-    spread: Array  # (features,); of values, empty for counts
-    limit: float
+    strata: npt.NDArray[np.int32]
+    spread: Array
+    directions: Array
+    knots: Array
+    means: Array
+    spreads: Array
+    correlation: Array
+    calibration: Array
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        return {"profiles": self.profiles, "spread": self.spread, "limit": np.array([self.limit], np.float32)}
+        """As they stand in the checkpoint."""
+        kept = {k: v for k, v in vars(self).items() if k != "scale"}
+        return {"scale": np.array([SCALES.index(self.scale)], np.int32), **kept}
 
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, npt.NDArray[Any]]) -> Novelty:
-        return cls(tensors["profiles"], tensors["spread"], float(tensors["limit"][0]))
+    @staticmethod
+    def from_tensors(tensors: dict[str, npt.NDArray[Any]]) -> Novelty | FirstNovelty:
+        """From a checkpoint, of this form or the first one."""
+        if "limit" in tensors:
+            return FirstNovelty.from_tensors(tensors)
+        return Novelty(scale=SCALES[int(tensors["scale"][0])], **{k: v for k, v in tensors.items() if k != "scale"})
 
-    def scores(self, x: sp.csr_matrix) -> Array:
-        """Score of each cell, (cells,); low is unlike the training cells; nan where a cell has no counts."""
-        parts = [self._chunk(x[i : i + CHUNK]) for i in range(0, x.shape[0], CHUNK)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    def scores(self, x: sp.csr_matrix, lost: tuple[int, ...] = ()) -> Array:
+        """Score of each cell, (cells,): -log10 of the share of training cells as odd; nan where a cell has no counts.
 
-    def _chunk(self, x: sp.csr_matrix) -> Array:
-        if len(self.spread):
-            standard = x.toarray() / self.spread
-            centres = self.profiles / self.spread
-            distance = (standard**2).sum(1)[:, None] - 2 * standard @ centres.T + (centres**2).sum(1)
-            return -distance.min(1).astype(np.float32)
-        log_p = np.log(self.profiles)
-        expected = (self.profiles * log_p).sum(1)
-        variance = (self.profiles * (log_p - expected[:, None]) ** 2).sum(1)
-        total = np.asarray(x.sum(1)).ravel()
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = np.asarray(x @ log_p.T) / total[:, None]  # (cells, groups)
-            z = (mean - expected) / np.sqrt(variance / total[:, None])
-            best = mean.argmax(1)
-        return z[np.arange(len(z)), best].astype(np.float32)
+        ``lost``: features that were not measured in these cells; they count neither for nor against.
+        """
+        there = np.ones(self.profiles.shape[1], bool)
+        there[list(lost)] = False
+        view = self._view(there)
+        known = self._known(there)
+        parts = []
+        for start in range(0, x.shape[0], CHUNK):
+            deviation, depth = view(x[start : start + CHUNK])
+            parts.append(np.where(depth > 0, self._rarity(self.odds(deviation, depth, known)), np.nan))
+        return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
+
+    def _known(self, there: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Which numbers say something: strata of which no feature was measured do not."""
+        if len(self.strata):
+            return np.bincount(self.strata[there], minlength=views.STRATA) > 0
+        return np.ones(self.means.shape[1], bool)
+
+    def _view(self, there: npt.NDArray[np.bool_]) -> views.View:
+        profiles = self.profiles.astype(np.float64)
+        if len(self.strata):
+            return views.of_counts(profiles, self.strata, self.scale == fields.BINARY, there)
+        return views.of_values(profiles, self.spread.astype(np.float64), self.directions.astype(np.float64), self.scale, there)
+
+    def odds(self, deviation: Float, depth: Float, known: npt.NDArray[np.bool_]) -> Float:
+        """How much likelier the deviation is for a foreign cell, (cells,), brought to mean 0 and variance 1 of training cells."""
+        log_depth = np.log(np.maximum(depth, 1))
+        inside = np.clip(log_depth, self.knots[0], self.knots[-1])
+        spread = _at(inside, self.knots, self.spreads)
+        if len(self.strata):  # cells deeper than the training cells have less of the noise of counting, .25 / depth
+            noise = 0.25 * (np.exp(-inside) - np.exp(-np.maximum(log_depth, inside)))[:, None]
+            spread = np.sqrt(np.maximum(spread**2 - noise, spread**2 / 10))
+        z = ((deviation - _at(inside, self.knots, self.means)) / spread)[:, known]
+        count = int(known.sum())
+        usual = (1 - SHRINK) * self.correlation[np.ix_(known, known)] + SHRINK * np.eye(count)
+        inverse = np.linalg.inv(usual)
+        foreign = self._foreign()[np.ix_(known, known)]
+        out = np.empty(len(z))
+        nearest = np.abs(inside[:, None] - self.knots).argmin(1)
+        for k in np.unique(nearest):
+            here = nearest == k
+            size = self.spreads[k][known].astype(np.float64)
+            weight = inverse - np.linalg.inv(usual + foreign / np.outer(size, size))
+            through = weight @ usual
+            centre, width = np.trace(through), np.sqrt(2 * np.trace(through @ through))
+            out[here] = (((z[here] @ weight) * z[here]).sum(1) - centre) / width
+        return out
+
+    def _foreign(self) -> Float:
+        """Covariance of the deviations of foreign cells, (numbers, numbers)."""
+        count = self.means.shape[1]
+        if not len(self.strata):
+            return np.eye(count) * 1e6  # any direction
+        place = np.arange(count)
+        smooth = np.exp(-0.5 * ((place[:, None] - place) / (REACH * count)) ** 2)
+        return FOREIGN**2 * (smooth + ROUGH * np.eye(count))
+
+    def _rarity(self, odds: Float) -> Float:
+        """-log10 of the share of training cells with such odds or greater."""
+        quantiles, mean_excess = self.calibration[:-1].astype(np.float64), float(self.calibration[-1])
+        below = np.interp(odds, quantiles, np.linspace(0, TAIL, len(quantiles)))
+        beyond = np.maximum(odds - quantiles[-1], 0) / mean_excess
+        rarity: Float = -np.log10(1 - below) + beyond / np.log(10)
+        return rarity
 
 
-def fit(counts: sp.csr_matrix, likelihood: str, seed: int = 0) -> Novelty | None:
-    """Learn what the training cells of one modality look like; None below MIN_GROUP cells."""
+def _at(log_depth: Float, knots: npt.NDArray[Any], curves: npt.NDArray[Any]) -> Float:
+    """Each curve (knots, numbers) at each cell's depth, (cells, numbers)."""
+    return np.column_stack([np.interp(log_depth, knots, curves[:, j]) for j in range(curves.shape[1])])
+
+
+def fit(counts: sp.csr_matrix, likelihood: str, scale: str, seed: int = 0) -> Novelty | None:
+    """Learn what the training cells of one modality look like; None below MIN_GROUP cells.
+
+    ``counts``: CSR (cells, features) as they are fed to models; ``scale`` that of the modality.
+    """
+    if counts.shape[0] < MIN_GROUP:
+        return None
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.choice(counts.shape[0], min(SAMPLE, counts.shape[0]), replace=False))
+    x = sp.csr_matrix(counts[rows], dtype=np.float32)
+    if likelihood == fields.GAUSSIAN:
+        return _fit_values(x, scale, rng, seed)
+    binary = likelihood == fields.BERNOULLI
+    x = sp.csr_matrix((x > 0).astype(np.float32)) if binary else x
+    there = np.ones(x.shape[1], bool)
+
+    def viewer(part: sp.csr_matrix) -> views.View:
+        return views.of_counts(_profiles(part, seed), views.strata_of(part), binary, there)
+
+    empty = np.zeros(0, np.float32)
+    parts = (_profiles(x, seed), views.strata_of(x), empty, empty.reshape(0, 0))
+    return _calibrated(fields.BINARY if binary else scale, parts, _deviations(x, viewer, THINNED, rng))
+
+
+def _fit_values(x: sp.csr_matrix, scale: str, rng: np.random.Generator, seed: int) -> Novelty | None:
+    there = np.ones(x.shape[1], bool)
+    spread = np.maximum(to_scale(x, None, scale).std(0), 1e-3).astype(np.float64)
+
+    def centres(part: sp.csr_matrix) -> Float:
+        dense = to_scale(part, None, scale)
+        return np.stack([dense[g].mean(0) for g in _groups(sp.csr_matrix(dense / spread), seed)]).astype(np.float64)
+
+    fold = _folds(x.shape[0], rng)
+    left = np.vstack([views.residuals(x[fold == k], centres(x[fold != k]), spread, scale, there) for k in range(FOLDS)])
+    count = max(1, min(DIRECTIONS, len(left) // 20, x.shape[1] - 1))
+    directions = np.linalg.svd(left - left.mean(0), full_matrices=False)[2][:count]
+
+    def viewer(part: sp.csr_matrix) -> views.View:
+        return views.of_values(centres(part), spread, directions, scale, there)
+
+    # proteins are not thinned: most of their counts are background, which a shallower run does not thin alike
+    found = _deviations(x, viewer, (1.0,), rng)
+    return _calibrated(scale, (centres(x), np.zeros(0, np.int32), spread, directions), found)
+
+
+def _folds(cells: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    return rng.permutation(np.arange(cells) * FOLDS // cells)
+
+
+def _deviations(x: sp.csr_matrix, viewer: Any, parts: tuple[float, ...], rng: np.random.Generator) -> list[Any]:
+    """Deviations (cells, numbers), depths and whether the cell is whole, of cells that ``viewer`` was not fitted to."""
+    fold = _folds(x.shape[0], rng)
+    found = []
+    for k in range(FOLDS):
+        view, held = viewer(x[fold != k]), x[fold == k]
+        for part in parts:
+            deviation, depth = view(held if part == 1 else views.thinned(held, part, rng))
+            some = depth > 0
+            found.append((deviation[some], depth[some], np.full(some.sum(), part == 1)))
+    return [np.concatenate([f[i] for f in found]) for i in range(3)]
+
+
+def _calibrated(scale: str, parts: Any, found: list[Any]) -> Novelty | None:
+    """The deviations' mean and spread at each depth, their correlation, and how odd the whole training cells are."""
+    deviation, depth, whole = found
+    if not whole.any():
+        return None
+    log_depth = np.log(depth)
+    first, last = (float(q) for q in np.quantile(log_depth, [0.01, 0.99]))
+    knots = np.linspace(first, last, KNOTS) if last > first + 0.01 else np.array([first])
+    reach = max(float(knots[1] - knots[0]) if len(knots) > 1 else 1.0, 0.15)
+    weights = np.exp(-0.5 * ((log_depth - knots[:, None]) / reach) ** 2)
+    weights /= np.maximum(weights.sum(1, keepdims=True), 1e-300)  # (knots, cells)
+    means = weights @ deviation
+    spreads = np.sqrt(np.maximum(weights @ deviation**2 - means**2, 0)) + 1e-6
+    z = (deviation - _at(log_depth, knots, means)) / _at(log_depth, knots, spreads)
+    correlation = z.T @ z / len(z)
+    profiles, strata, spread, directions = parts
+    learned = {"knots": knots, "means": means, "spreads": spreads, "correlation": correlation, "calibration": np.zeros(0)}
+    values = {"profiles": profiles, "spread": spread, "directions": directions, **learned}
+    known = Novelty(scale=scale, strata=strata, **{k: v.astype(np.float32) for k, v in values.items()})
+    everything = np.ones(known.profiles.shape[1], bool)
+    odds = known.odds(deviation[whole], depth[whole], known._known(everything))
+    return Novelty(**{**vars(known), "calibration": _quantiles(odds)})
+
+
+def _quantiles(odds: Float) -> Array:
+    """Quantiles up to TAIL, and the mean excess over the last one."""
+    quantiles = np.quantile(odds, np.linspace(0, TAIL, 96))
+    beyond = odds[odds > quantiles[-1]] - quantiles[-1]
+    return np.append(quantiles, max(float(beyond.mean()) if len(beyond) else 0.0, 1e-3)).astype(np.float32)
+
+
+def _profiles(x: sp.csr_matrix, seed: int) -> Float:
+    return np.stack([views.shares(x[g]) for g in _groups(_logged(x), seed)])
+
+
+def _groups(x: sp.csr_matrix, seed: int) -> list[npt.NDArray[np.bool_]]:
+    """Cells that are alike, at least MIN_GROUP in each group; smaller ones go to the nearest."""
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.decomposition import TruncatedSVD
 
-    rng = np.random.default_rng(seed)
-    rows = np.sort(rng.choice(counts.shape[0], min(SAMPLE, counts.shape[0]), replace=False))
-    x = _as_counts(counts[rows], likelihood)
-    if x.shape[0] < MIN_GROUP:
-        return None
-    reduced = TruncatedSVD(min(20, x.shape[0] - 1, x.shape[1] - 1), random_state=seed).fit_transform(_logged(x))
-    found = MiniBatchKMeans(min(GROUPS, x.shape[0] // MIN_GROUP), random_state=seed, n_init=3).fit_predict(reduced)
-    groups = [found == g for g in np.unique(found) if (found == g).sum() >= MIN_GROUP] or [np.ones(len(found), bool)]
-    if likelihood == fields.GAUSSIAN:
-        profiles = np.stack([np.asarray(x[g].mean(0)).ravel() for g in groups]).astype(np.float32)
-        spread = np.maximum(x.toarray().std(0), 1e-3).astype(np.float32)
-    else:
-        profiles = np.stack([_share(x[g]) for g in groups])
-        spread = np.zeros(0, np.float32)
-    scores = Novelty(profiles, spread, 0.0).scores(x)
-    scores = scores[np.isfinite(scores)]
-    limit = float(np.quantile(scores, QUANTILE)) if len(scores) else -np.inf
-    # The groups were fitted to these cells and new batches vary more: allow half the distance from median to limit on top.
-    return Novelty(profiles, spread, limit - 0.5 * abs(float(np.median(scores)) - limit) if len(scores) else limit)
+    wanted = max(1, min(GROUPS, x.shape[0] // PER_GROUP))
+    if wanted == 1 or x.shape[1] < 3:
+        return [np.ones(x.shape[0], bool)]
+    reduced = TruncatedSVD(min(20, x.shape[0] - 1, x.shape[1] - 1), random_state=seed).fit_transform(x)
+    found = MiniBatchKMeans(wanted, random_state=seed, n_init=3).fit_predict(reduced)
+    names, sizes = np.unique(found, return_counts=True)
+    large = names[sizes >= MIN_GROUP]
+    if not len(large):
+        return [np.ones(len(found), bool)]
+    centres = np.stack([reduced[found == g].mean(0) for g in large])
+    lone = ~np.isin(found, large)
+    found[lone] = large[((reduced[lone][:, None] - centres) ** 2).sum(2).argmin(1)]
+    return [found == g for g in large]
 
 
-def verdict(known: Novelty, counts: sp.csr_matrix, likelihood: str) -> dict[str, Any]:
-    """``unlike``: share of cells below the limit; ``median``, ``limit``: scores; ``level``: fine, warning or refused."""
-    scores = known.scores(_as_counts(counts, likelihood))
-    scores = scores[np.isfinite(scores)]
-    unlike = float((scores < known.limit).mean()) if len(scores) else 0.0
+def _logged(x: sp.csr_matrix) -> sp.csr_matrix:
+    total = np.maximum(np.asarray(x.sum(1)).ravel(), 1e-9)
+    scaled = (sp.diags(1e4 / total) @ x).tocsr()
+    scaled.data = np.log1p(scaled.data)
+    return scaled
+
+
+def scores(known: Novelty | FirstNovelty, counts: sp.csr_matrix, likelihood: str, lost: tuple[int, ...] = ()) -> Array:
+    """Score of each cell of aligned ``counts`` (cells, features), (cells,); above LIMIT it is unlike the training cells."""
+    x = counts > 0 if likelihood == fields.BERNOULLI else counts
+    return known.scores(sp.csr_matrix(x, dtype=np.float32), lost)
+
+
+def verdict(scores: Array) -> dict[str, Any]:
+    """``unlike``: share of cells above the ``limit``; ``median`` score; ``level``: fine, warning or refused; ``histogram``."""
+    known = scores[np.isfinite(scores)]
+    unlike = float((known > LIMIT).mean()) if len(known) else 0.0
     level = "refused" if unlike > REFUSE else "warning" if unlike > WARN else "fine"
-    median = round(float(np.median(scores)), 3) if len(scores) else None
-    return {"unlike": round(unlike, 4), "median": median, "limit": round(known.limit, 3), "level": level}
+    median = round(float(np.median(known)), 3) if len(known) else None
+    counted = np.histogram(np.maximum(known, 0), [*EDGES, np.inf])[0]
+    histogram = {"edges": list(EDGES), "cells": [int(c) for c in counted]}
+    return {"unlike": round(unlike, 4), "median": median, "limit": LIMIT, "level": level, "histogram": histogram}
 
 
 def require(name: str, found: dict[str, Any], force: bool) -> None:
@@ -105,26 +296,7 @@ def require(name: str, found: dict[str, Any], force: bool) -> None:
     if found["level"] == "refused" and not force:
         raise InputRefused(
             f"{found['unlike']:.0%} of the cells are unlike the training cells in {name} (median score {found['median']}, "
-            f"limit {found['limit']}): another tissue, species, assay or scale?",
+            f"limit {found['limit']}: of the training cells one in a hundred is above it): another tissue, species, assay or "
+            "scale?",
             do="use a checkpoint trained on such cells, or go on with --force",
         )
-
-
-def _as_counts(counts: sp.csr_matrix, likelihood: str) -> sp.csr_matrix:
-    if likelihood == fields.BERNOULLI:
-        return sp.csr_matrix((counts > 0).astype(np.float32))
-    return sp.csr_matrix(counts, dtype=np.float32)
-
-
-def _logged(x: sp.csr_matrix) -> sp.csr_matrix:
-    total = np.maximum(np.abs(np.asarray(x.sum(1))).ravel(), 1e-9)
-    scaled = (sp.diags(1e4 / total) @ x).tocsr()
-    scaled.data = np.sign(scaled.data) * np.log1p(np.abs(scaled.data))
-    return scaled
-
-
-def _share(x: sp.csr_matrix) -> Array:
-    """Expected share of counts of each feature, smoothed so that none is impossible."""
-    total = np.asarray(x.sum(0), dtype=np.float64).ravel()
-    smooth = total + 0.05 * max(total.sum(), 1) / len(total)
-    return (smooth / smooth.sum()).astype(np.float32)

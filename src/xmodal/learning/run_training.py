@@ -102,7 +102,7 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
         state.unlink()
     try:
         result = training.fit(model, train, valid, device, seed=request.seed, keeper=keeper)
-        fitted = {m: novelty.fit(train.having(m).counts[m], vocabulary[m].likelihood, request.seed) for m in vocabulary}
+        fitted = {m: _novelty(train, m, request.seed) for m in vocabulary}
         errors, why = calibration.of_training(model, (fewer, valid), directions, device, request.seed)
         metrics = {
             **_metrics(model, result, split, about),
@@ -124,6 +124,11 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
         raise
     keeper.done()
     return metrics
+
+
+def _novelty(train: Cells, modality: str, seed: int) -> novelty.Novelty | None:
+    about = train.vocabulary[modality]
+    return novelty.fit(train.having(modality).counts[modality], about.likelihood, about.scale, seed)
 
 
 def _write(

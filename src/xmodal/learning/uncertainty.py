@@ -22,10 +22,11 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 DEFAULT = 0.9
 SPARSE = (fields.LOG_CP10K, fields.BINARY)  # scales whose zero means "nothing seen", and is most values
 HAIR = 0.1  # the lower end of an interval that leaves zero out, as a share of the prediction
-RELIABLE, WEAK, NONE, UNKNOWN = "reliable", "weak", "no better than the mean", "seen too rarely"
+RELIABLE, WEAK, NONE, UNKNOWN = "reliable", "weak", "no better than the mean", "too rare to tell"
 TRUST = (RELIABLE, WEAK, NONE, UNKNOWN)
 # Reliable: at least medium (Cohen 1988; for AUROC acceptable, Hosmer and Lemeshow 2000; as in scores/verdicts.py), and the lower
-# end of the feature's own 95 % interval at least small.  Weak: the lower end above chance.
+# end of the feature's own 95 % interval at least small.  Weak: the lower end above chance.  Too rare to tell: the interval
+# reaches from chance to medium, or the feature was hardly ever seen.
 MEDIUM, SMALL, CHANCE = ({"pearson": r, "auroc": a} for r, a in ((0.3, 0.7), (0.1, 0.6), (0.0, 0.5)))
 LUCK = 0.05  # share of features above chance that a prediction without any signal reaches, and a little more
 
@@ -102,16 +103,22 @@ class Uncertainty:
         """The group whose mean prediction is nearest, (cells,)."""
         return nearest(p, self.mean, self.weight, self.centres)
 
+    def of_level(self, level: float) -> Array:
+        """Share of the held-out values of each feature that lay inside, (features,)."""
+        inside: Array = self.coverage[LEVELS.index(level)]
+        return inside
+
     @property
     def measure(self) -> str:
         return "auroc" if self.scale == fields.BINARY else "pearson"
 
     def trust(self) -> npt.NDArray[np.str_]:
         """A word of :data:`TRUST` for each feature, (features,)."""
-        value, low = np.nan_to_num(self.reliability[:2], nan=-1)
-        good = (value >= MEDIUM[self.measure]) & (low >= SMALL[self.measure])
-        words = np.where(good, RELIABLE, np.where(low > CHANCE[self.measure], WEAK, NONE))
-        return np.where(np.isnan(self.reliability[0]), UNKNOWN, words)
+        value, low, high = self.reliability
+        medium, small, chance = (limits[self.measure] for limits in (MEDIUM, SMALL, CHANCE))
+        unclear = np.isnan(value) | ((low <= chance) & (high >= medium))
+        words = np.where((value >= medium) & (low >= small), RELIABLE, np.where(low > chance, WEAK, NONE))
+        return np.where(unclear, UNKNOWN, words)
 
     def summary(self, level: float = DEFAULT) -> dict[str, Any]:
         """What a person wants to know of it, all JSON."""

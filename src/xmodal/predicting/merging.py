@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
-import numpy.typing as npt
 
 from xmodal import fields
 from xmodal.errors import InputRefused
@@ -33,21 +33,37 @@ def merge(paths: list[Path], output: Path, overwrite: bool = False) -> dict[str,
         obs = ad.concat([ad.AnnData(obs=p.obs) for p in parts], join="outer").obs if len(parts) > 1 else parts[0].obs
         obs = _categories_of(parts, obs)
         streaming.write_h5ad(output, pd.DataFrame(obs), parts[0].var, about, _chunks(parts), overwrite)
-        return summary(about, parts[0].n_vars)
+        return summary(about, len(parts[0].var))
     finally:
         for part in parts:
-            part.file.close()
+            part.handle.close()
 
 
-def _open(path: Path) -> Any:
-    import anndata as ad
+@dataclass(frozen=True)
+class Part:
+    """One file, its matrices left on disk: AnnData would read layers whole even where it is backed."""
+
+    filename: Path
+    handle: h5py.File
+    obs: Any
+    var: Any
+    uns: dict[str, Any]
+
+    @property
+    def n_obs(self) -> int:
+        return len(self.obs)
+
+
+def _open(path: Path) -> Part:
+    from anndata.io import read_elem
 
     from xmodal.data.io import file_kind, refusing
 
     if file_kind(path) != "h5ad":
         raise InputRefused("only .h5ad predictions can be merged", where=str(path), do="predict shards to .h5ad")
     with refusing(path):
-        part = ad.read_h5ad(path, backed="r")
+        handle = h5py.File(path, "r")
+        part = Part(path, handle, *(read_elem(handle[k]) for k in ("obs", "var", "uns")))
     about = part.uns.get(fields.UNS, {})
     if not hasattr(about, "get") or about.get("schema") != SCHEMA:
         raise InputRefused(
@@ -56,13 +72,13 @@ def _open(path: Path) -> Any:
     return part
 
 
-def _range(part: Any) -> tuple[int, int]:
+def _range(part: Part) -> tuple[int, int]:
     text = part.uns[fields.UNS].get("rows", f"0:{part.n_obs}")
     first, last = str(text).split(":")
     return int(first), int(last)
 
 
-def _require_whole(parts: list[Any], about: dict[str, Any]) -> None:
+def _require_whole(parts: list[Part], about: dict[str, Any]) -> None:
     import json
 
     for part in parts[1:]:
@@ -87,7 +103,7 @@ def _require_whole(parts: list[Any], about: dict[str, Any]) -> None:
         raise InputRefused(f"rows {expected}:{total} are missing", do="give all shards")
 
 
-def _categories_of(parts: list[Any], obs: Any) -> Any:
+def _categories_of(parts: list[Part], obs: Any) -> Any:
     """Categories as one run would have written them: concatenation turns differing categories into strings."""
     import pandas as pd
 
@@ -99,7 +115,10 @@ def _categories_of(parts: list[Any], obs: Any) -> Any:
     return obs
 
 
-def _chunks(parts: list[Any]) -> Iterator[npt.NDArray[np.float32]]:
+def _chunks(parts: list[Part]) -> streaming.Chunks:
     for part in parts:
+        about = part.uns[fields.UNS]
+        places = (streaming.MATRIX, *(streaming.LAYERS if streaming.has_intervals(about) else ()))
         for start in range(0, part.n_obs, BATCH):
-            yield np.asarray(part.X[start : start + BATCH], np.float32)
+            rows = slice(start, start + BATCH)
+            yield {place: np.asarray(part.handle[place][rows], np.float32) for place in places}

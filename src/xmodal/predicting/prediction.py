@@ -21,7 +21,8 @@ from xmodal import __version__, fields, provenance
 from xmodal.data import alignment, features
 from xmodal.data.batches import Cells, spread
 from xmodal.errors import InputRefused, NotApplicable, UsageRefused
-from xmodal.learning import checkpoint, novelty
+from xmodal.learning import checkpoint, novelty, uncertainty
+from xmodal.predicting.streaming import LAYERS, MATRIX, Chunks
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,11 +44,15 @@ class Request:
     shard: tuple[int, int] | None = None
     min_coverage: float = alignment.MIN_COVERAGE
     force: bool = False
+    interval: float = uncertainty.DEFAULT  # share of the values that the intervals hold; 0: none
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that writing needs: the cells, the model, and the facts that go beside the result."""
+    """Everything that writing needs: the cells, the model, and the facts that go beside the result.
+
+    ``interval``: share of the values that the intervals hold; 0 where there are none.
+    """
 
     cells: Cells
     loaded: checkpoint.Checkpoint
@@ -55,9 +60,24 @@ class Job:
     target: str
     rows: tuple[int, int]
     facts: dict[str, Any]
+    interval: float = 0.0
+    novelty: npt.NDArray[np.float32] | None = None  # (cells,)
 
-    def chunks(self, device: torch.device) -> Iterator[npt.NDArray[np.float32]]:
-        """Predictions batch by batch, (cells, features of the target) each."""
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Columns of ``obs`` that a prediction gets, (cells of the rows,) each: how unlike the training cells they are."""
+        if self.novelty is None:
+            return {}
+        score = self.novelty[slice(*self.rows)]
+        return {fields.NOVELTY: score, fields.UNLIKE: score > novelty.LIMIT}
+
+    def chunks(self, device: torch.device) -> Chunks:
+        """Predictions, and the ends of their intervals, batch by batch, (cells, features of the target) each."""
+        errors = self.loaded.uncertainty[self.source, self.target] if self.interval else None
+        for values in self._values(device):
+            ends = errors.bounds(values, self.interval) if errors is not None else ()
+            yield {MATRIX: values, **dict(zip(LAYERS, ends, strict=False))}
+
+    def _values(self, device: torch.device) -> Iterator[npt.NDArray[np.float32]]:
         model = self.loaded.model.to(device).eval()
         first, last = self.rows
         for start in range(first, last, BATCH):
@@ -82,8 +102,10 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
     alignment.require_coverage(found, request.min_coverage)
     facts: dict[str, Any] = {"alignment": found.to_json(), "novelty": {}}
     chosen = select(mdata, source, request.split)
+    odd = None
     if source in loaded.novelty:  # of all cells to predict, whatever the shard, so that shards agree
-        facts["novelty"] = novelty.verdict(loaded.novelty[source], counts[chosen], modality.likelihood)
+        odd = novelty.scores(loaded.novelty[source], counts[chosen], modality.likelihood, found.lost)
+        facts["novelty"] = novelty.verdict(odd)
         novelty.require(source, facts["novelty"], request.force)
         if facts["novelty"]["level"] != "fine":
             log.warning("%.0f %% of the cells are unlike the training cells", 100 * facts["novelty"]["unlike"])
@@ -99,7 +121,23 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
         log.warning(
             "%d cells have no counts in %s; they get what a cell without any signal gets", facts["empty"], source
         )
-    return Job(cells, loaded, source, request.target, rows, facts)
+    facts["interval"] = interval_facts(loaded, (source, request.target), request.interval)
+    return Job(cells, loaded, source, request.target, rows, facts, facts["interval"]["level"], odd)
+
+
+def interval_facts(loaded: checkpoint.Checkpoint, pair: tuple[str, str], level: float) -> dict[str, Any]:
+    """What is known of the errors of this direction; ``level`` 0, and ``why``, where there will be no intervals."""
+    if level and level not in uncertainty.LEVELS:
+        known = ", ".join(map(str, uncertainty.LEVELS))
+        raise UsageRefused(f"--interval {level:g}: it can be {known}, or 0 for none")
+    errors = loaded.uncertainty.get(pair)
+    if errors is None:
+        held = "uncertainty" in loaded.header["training"]
+        why = "too few validation cells in training" if held else "the checkpoint is from before they existed"
+        if level:
+            log.warning("no intervals and no reliability of features: %s", why)
+        return {"level": 0.0, "why": why}
+    return {**errors.summary(level or uncertainty.DEFAULT), "level": level}
 
 
 def choose_source(loaded: checkpoint.Checkpoint, mdata: MuData, request: Request) -> str:
@@ -198,6 +236,12 @@ def target_frame(job: Job) -> Any:
     if modality.peaks is not None:
         for column in (fields.CHROM, fields.START, fields.END):
             var[column] = modality.peaks[column].to_numpy()
+    errors = job.loaded.uncertainty.get((job.source, job.target))
+    if errors is not None:
+        columns = (*errors.reliability, errors.of_level(job.interval or uncertainty.DEFAULT))
+        for name, values in zip(fields.OF_FEATURES, columns, strict=False):
+            var[name] = values
+        var[fields.TRUST] = pd.Categorical(errors.trust(), categories=uncertainty.TRUST)
     return var
 
 
@@ -230,7 +274,8 @@ def summary(about: dict[str, Any], features: int) -> dict[str, Any]:
     """What the report says of a prediction; ``about`` is its ``uns["xmodal"]``."""
     inner = json.loads(about["settings"])
     kept = {k: about[k] for k in ("model", "source", "target", "units", "checkpoint_sha256")}
-    return {**kept, "features": features, **{k: inner[k] for k in ("cells", "empty", "alignment", "novelty")}}
+    found = {k: inner.get(k, {}) for k in ("cells", "empty", "alignment", "novelty", "interval")}
+    return {**kept, "features": features, **found}
 
 
 def preview(mdata: MuData, path: Path) -> dict[str, Any]:
@@ -248,7 +293,7 @@ def preview(mdata: MuData, path: Path) -> dict[str, Any]:
         out["modalities"][m] = {
             "alignment": found.to_json(),
             "enough": found.coverage >= alignment.MIN_COVERAGE,
-            "novelty": novelty.verdict(known, counts, modality.likelihood) if known else {},
+            "novelty": novelty.verdict(novelty.scores(known, counts, modality.likelihood, found.lost)) if known else {},
             "genome": {"input": genome_of(mdata, m), "checkpoint": modality.genome},
             "predicts": [t for s, t in loaded.directions if s == m],
         }

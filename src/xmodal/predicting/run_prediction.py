@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
 
 from xmodal.data import io
 from xmodal.errors import InputRefused
@@ -39,9 +35,9 @@ def run(
     chunks = _told(job, device)
     if output.suffix == ".h5mu":
         modality = job.loaded.model.vocabulary[job.target]
-        streaming.write_h5mu(output, mdata, modality, var, (names, about, chunks, overwrite))
+        streaming.write_h5mu(output, mdata, modality, var, (names, about, chunks, overwrite, job.columns()))
     else:
-        obs = mdata.obs.reindex(names)
+        obs = mdata.obs.reindex(names).assign(**job.columns())
         streaming.write_h5ad(output, obs, var, about, chunks, overwrite)
     return len(var), about
 
@@ -54,10 +50,10 @@ def _known_source(checkpoint: Path, request: Request) -> str | None:
     return possible.pop() if len(possible) == 1 else None
 
 
-def _told(job: Job, device: torch.device) -> Iterator[npt.NDArray[np.float32]]:
+def _told(job: Job, device: torch.device) -> streaming.Chunks:
     done, (first, last) = 0, job.rows
     for i, chunk in enumerate(job.chunks(device)):
-        done += len(chunk)
+        done += len(chunk[streaming.MATRIX])
         if i % TICK == TICK - 1:
             log.info("%d of %d cells predicted", done, last - first)
         yield chunk

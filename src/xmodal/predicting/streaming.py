@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -24,49 +25,65 @@ if TYPE_CHECKING:
     from xmodal.data.vocabulary import Modality
 
 log = logging.getLogger(__name__)
-Chunks = Iterator[npt.NDArray[np.float32]]
+Chunk = dict[str, npt.NDArray[np.float32]]  # by place in the file: X, layers/NAME; (cells of the batch, features) each
+Chunks = Iterator[Chunk]
+MATRIX = "X"
+LAYERS = (f"layers/{fields.LOWER}", f"layers/{fields.UPPER}")
 
 
 def write_h5ad(
     path: Path, obs: pd.DataFrame, var: pd.DataFrame, about: dict[str, Any], chunks: Chunks, overwrite: bool
 ) -> None:
-    """An h5ad whose X, float32 (cells, features), is filled from ``chunks``."""
+    """An h5ad whose X, float32 (cells, features), is filled from ``chunks``; intervals, where there are any, are layers."""
     import anndata as ad
 
-    _require_room(path, len(obs) * len(var) * 4)
+    places = (MATRIX, *LAYERS) if has_intervals(about) else (MATRIX,)
+    _require_room(path, len(obs) * len(var) * 4 * len(places))
     with replacing(path, overwrite) as temporary, naming_full_disk(path):
         # HDF5 keeps the order of writing, reading gives the alphabet's: one order, so that merged shards equal the whole
         ad.AnnData(obs=obs, var=var, uns={fields.UNS: dict(sorted(about.items()))}).write_h5ad(temporary)
         with h5py.File(temporary, "r+") as handle:
-            if "X" in handle:
-                del handle["X"]
-            data = handle.create_dataset("X", (len(obs), len(var)), np.float32, track_times=False)
-            data.attrs["encoding-type"], data.attrs["encoding-version"] = "array", "0.2.0"
+            if MATRIX in handle:
+                del handle[MATRIX]
+            for place in places:
+                data = handle.create_dataset(place, (len(obs), len(var)), np.float32, track_times=False)
+                data.attrs["encoding-type"], data.attrs["encoding-version"] = "array", "0.2.0"
             first = 0
             for chunk in chunks:
-                data[first : first + len(chunk)] = chunk
-                first += len(chunk)
+                size = len(chunk[MATRIX])
+                for place in places:
+                    handle[place][first : first + size] = chunk[place]
+                first += size
+
+
+def has_intervals(about: dict[str, Any]) -> bool:
+    """Does a prediction with this ``uns["xmodal"]`` have layers with the ends of intervals?"""
+    level = json.loads(about["settings"]).get("interval", {}).get("level", 0)
+    return bool(level)
 
 
 def write_h5mu(path: Path, mdata: MuData, modality: Modality, var: pd.DataFrame, parts: Any) -> None:
-    """A copy of ``mdata`` with the prediction: ``parts`` = (cell names, about, chunks, overwrite).
+    """A copy of ``mdata`` with the prediction: ``parts`` = (cell names, about, chunks, overwrite, columns of obs).
 
     Beside a measurement it is the layer ``xmodal_predicted`` of the checkpoint's features that were measured (nan where a cell
-    was not predicted); else a new modality.
+    was not predicted); else a new modality.  Intervals are layers of the same modality, what is known of features its ``var``.
     """
     import anndata as ad
     import mudata as mu
     import pandas as pd
 
-    names, about, chunks, overwrite = parts
+    names, about, chunks, overwrite, columns = parts
     target = modality.name
-    _require_room(path, len(names) * len(var) * 4)
-    values = np.concatenate(list(chunks))
-    frame = pd.DataFrame(index=pd.Index(names, dtype=object))
-    predicted = ad.AnnData(values, obs=frame, var=var)
+    places = (MATRIX, *LAYERS) if has_intervals(about) else (MATRIX,)
+    _require_room(path, len(names) * len(var) * 4 * len(places))
+    parts = list(chunks)
+    values = {place: np.concatenate([chunk.pop(place) for chunk in parts]) for place in places}
+    frame = pd.DataFrame(columns, index=pd.Index(names, dtype=object))
+    layers = {place.removeprefix("layers/"): values[place] for place in places[1:]}
+    predicted = ad.AnnData(values[MATRIX], obs=frame, var=var, layers=layers)
     mods = {m: a.copy() for m, a in mdata.mod.items()}
     if target in mods:
-        mods[target].layers[fields.PREDICTED] = _beside(mods[target], predicted, modality)
+        _put_beside(mods[target], predicted, modality)
     else:
         mods[target] = predicted
     mu.set_options(pull_on_update=False)
@@ -84,7 +101,7 @@ def write_h5mu(path: Path, mdata: MuData, modality: Modality, var: pd.DataFrame,
         out.write_h5mu(temporary)
 
 
-def _beside(measured: Any, predicted: Any, modality: Modality) -> npt.NDArray[np.float32]:
+def _put_beside(measured: Any, predicted: Any, modality: Modality) -> None:
     """The prediction in the cells and features of the measurement; features are matched as in every alignment."""
     from xmodal.data.alignment import matched
 
@@ -99,9 +116,17 @@ def _beside(measured: Any, predicted: Any, modality: Modality) -> npt.NDArray[np
     own, of_model = np.array(pairs).T
     rows = measured.obs_names.get_indexer(predicted.obs_names)
     there = rows >= 0
-    layer = np.full(measured.shape, np.nan, np.float32)
-    layer[np.ix_(rows[there], own)] = predicted.X[np.ix_(there, of_model)]
-    return layer
+    for name, values in {fields.PREDICTED: predicted.X, **predicted.layers}.items():
+        layer = np.full(measured.shape, np.nan, np.float32)
+        layer[np.ix_(rows[there], own)] = values[np.ix_(there, of_model)]
+        measured.layers[name] = layer
+    for column in predicted.obs:
+        fill = False if predicted.obs[column].dtype == bool else np.nan
+        measured.obs[column] = predicted.obs[column].reindex(measured.obs_names, fill_value=fill)
+    place = np.full(measured.n_vars, -1)
+    place[own] = of_model
+    for column in [c for c in predicted.var if c in fields.OF_FEATURES]:
+        measured.var[column] = predicted.var[column].reset_index(drop=True).reindex(place).to_numpy()
 
 
 def _require_room(path: Path, size: int) -> None:
