@@ -70,14 +70,20 @@ def canvas(width: float, height: float, columns: int = 1, **kwargs: Any) -> tupl
     return figure, figure.subplots(1, columns, squeeze=False, **kwargs)[0] if columns else None
 
 
-def write_all(folder: Path, content: dict[str, Any], features: pd.DataFrame, umap: pd.DataFrame) -> None:
-    """All pictures of an evaluation."""
+def write_all(folder: Path, content: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
+    """All pictures of an evaluation; ``tables``: features, umap and, where known, reliability."""
+    from xmodal.reporting.reliability_figure import reliability
+
+    features, umap = tables["features"], tables["umap"]
     (folder / "scores.png").write_bytes(png(scores(content["targets"])))
     for name in content["targets"]:
         (folder / f"features_{name}.png").write_bytes(png(feature_scores(features[features["target"] == name])))
         points = umap[umap["target"] == name]
         if len(points):
             (folder / f"umap_{name}.png").write_bytes(png(profiles(points)))
+        if content["targets"][name].get("intervals") and "reliability" in tables:
+            known = tables["reliability"][tables["reliability"]["target"] == name]
+            (folder / f"reliability_{name}.png").write_bytes(png(reliability(content["targets"][name], known)))
 
 
 def scores(targets: dict[str, Any]) -> Figure:

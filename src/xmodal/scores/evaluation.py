@@ -14,6 +14,8 @@ import scipy.sparse as sp
 from xmodal import fields
 from xmodal.data.vocabulary import Vocabulary
 from xmodal.errors import InputRefused
+from xmodal.scores import intervals
+from xmodal.scores.intervals import Intervals
 from xmodal.scores.metrics import Array, Matrix, blocks
 from xmodal.scores.scoring import Scored, Truth, reference, score
 
@@ -41,6 +43,7 @@ class Target:
     about: dict[str, Any]
     filled: int
     notes: list[str]
+    intervals: Intervals | None = None
 
 
 def evaluate(
@@ -76,7 +79,8 @@ def _target(
             methods[control] = score(values, truth, settings.clusters)
     if filled:
         notes.append(f"{filled} features have no prediction and were filled with their training mean")
-    return Target(name, source, truth, predicted, methods, about, filled, notes)
+    found = intervals.measure(name, adata, truth, about)
+    return Target(name, source, truth, predicted, methods, about, filled, notes, found)
 
 
 def read_prediction(path: Path) -> AnnData:

@@ -41,7 +41,7 @@ def results(
     }
 
 
-OWN = (fields.METRICS_FILE, "scores.*", "features.tsv", "features_*.png", "umap.tsv", "umap_*.png")
+OWN = (fields.METRICS_FILE, "scores.*", "features.tsv", "features_*.png", "umap.tsv", "umap_*.png", "reliability*")
 
 
 def write(folder: Path, targets: Sequence[Target], content: dict[str, Any], overwrite: bool) -> None:
@@ -52,9 +52,12 @@ def write(folder: Path, targets: Sequence[Target], content: dict[str, Any], over
     with replacing_files(folder, OWN, overwrite) as temporary:
         tables["umap"] = umap_table(targets, content["settings"]["umap_cells"], content["settings"]["seed"])
         write_json(temporary / fields.METRICS_FILE, content)
+        known = [t.intervals.table.round(DIGITS) for t in targets if t.intervals]
+        if known:
+            tables["reliability"] = pd.concat(known, ignore_index=True)
         for name, frame in tables.items():
             frame.to_csv(temporary / f"{name}.tsv", sep="\t", index=False, lineterminator="\n")
-        figures.write_all(temporary, content, tables["features"], tables["umap"])
+        figures.write_all(temporary, content, tables)
 
 
 def describe(target: Target, settings: EvaluationSettings) -> dict[str, Any]:
@@ -74,6 +77,7 @@ def describe(target: Target, settings: EvaluationSettings) -> dict[str, Any]:
         "methods": {m: {k: round(v, DIGITS) for k, v in s.overall.items()} for m, s in target.methods.items()},
         "missing": inner.get("alignment", {}),
         "novelty": inner.get("novelty", {}),
+        "intervals": target.intervals.content if target.intervals else {},
         "provenance": {k: about[k] for k in kept if k in about},
         "notes": target.notes,
     }
@@ -139,6 +143,9 @@ def summary(content: dict[str, Any]) -> list[str]:
     for name, target in content["targets"].items():
         methods = target["methods"]
         lines.append(f"{name} from {target['source'] or '?'}: {target['cells']} cells x {target['features']} features")
+        inside = target["intervals"].get("coverage")
+        if inside is not None:
+            lines.append(f"  {inside:.1%} of the values lie in the intervals meant to hold {target['intervals']['level']:.0%}")
         lines.append("  " + " ".join([f"{'score':28}", *(f"{m:>10}" for m in methods)]))
         for score in HEADLINE:
             if score in methods["prediction"]:
