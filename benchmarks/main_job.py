@@ -197,26 +197,6 @@ def simulation_section(found: dict[str, Any]) -> str:
     return "\n".join([title, "", *grid("coupling, seed", columns, found)])
 
 
-def short_table(table: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The README's table: both directions beside each other."""
-    columns = [
-        ("rna", s, n)
-        for s, n in zip(
-            SHOWN["rna"][:4], ("per-gene r", "200 top genes r", "centred cell r", "type recognised"), strict=True
-        )
-    ]
-    columns += [
-        ("atac", s, n)
-        for s, n in zip(SHOWN["atac"][:3], ("per-peak AUROC", "AUPRC / chance", "type recognised"), strict=True)
-    ]
-    lines = [
-        "| | " + " | ".join(f"{'ATAC -> RNA' if t == 'rna' else 'RNA -> ATAC'}: {n}" for t, _, n in columns) + " |"
-    ]
-    lines.append("|---|" + "---|" * len(columns))
-    lines += [f"| {m} | " + " | ".join(f"{table[t][m][s]:.3f}" for t, s, _ in columns) + " |" for m in METHODS]
-    return "\n".join(lines)
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         parts = {"cortex": cortex, "simulation": simulation}
@@ -227,8 +207,6 @@ def main() -> None:
     results.parent.mkdir(exist_ok=True)
     results.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     between(HERE / "RESULTS.md", "main_job", markdown(found))
-    if found.get("cortex"):
-        between(HERE.parent / "README.md", "readme_scores", short_table(found["cortex"]["table"]))
     log.info("%s", markdown(found))
 
 

@@ -27,6 +27,15 @@ WORDS = {
     "cell_auroc": "cell AUROC",
 }
 TIMES = {"train_s": "train s", "predict_s": "predict s", "wall_s": "all s", "peak_mib": "peak MiB"}
+README_ROWS = ("mean", "depth", "pls10", "ridge", "knn", "label_transfer", "multivi_lr1e-3", "crossmp", "auto")
+README_SCORES = (("rna", SHOWN["rna"][:4]), ("atac", SHOWN["atac"][:3]))
+README_WORDS = {
+    "gene_pearson": "per-gene r",
+    "gene_pearson_top_hvg": "200 top genes r",
+    "label_transfer_macro": "type recognised",
+    "peak_auroc": "per-peak AUROC",
+    "peak_auprc_over_prevalence": "AUPRC / chance",
+}
 Runs = dict[str, list[dict[str, Any]]]
 Interval = tuple[float, float, float]
 
@@ -116,7 +125,7 @@ def notes(found: dict[str, Any], runs: Runs, methods: dict[str, Method], name: s
                 lines.append(f"- {method.shown}: {method.note}")
             continue
         seeds = found["methods"].get(m, {})
-        why = next((e["skipped"] for e in seeds.values() if "skipped" in e), "it was not run")
+        why = next((e["skipped"] for e in seeds.values() if "skipped" in e), method.unavailable or "it was not run")
         lines.append(f"- {method.shown}: skipped, because {why}")
     return lines
 
@@ -146,6 +155,23 @@ def markdown(found: dict[str, Any], sets: dict[str, dict[str, Any]], methods: di
             lines.append(f"![{about['title']}](results/peers_{name}.png)\n")
         parts.append("\n".join(lines))
     return "\n".join(parts).rstrip("\n")
+
+
+def readme(found: dict[str, Any], methods: dict[str, Method]) -> str:
+    """The README's table: medians on the cortex, both directions beside each other; "" before the default model is measured."""
+    runs = finished(found["cortex"]) if "about" in found.get("cortex", {}) else {}
+    if not runs.get("auto"):
+        return ""
+    arrows = {"rna": "ATAC -> RNA", "atac": "RNA -> ATAC"}
+    columns = [(t, score) for t, scores in README_SCORES for score in scores]
+    rows = []
+    for m in README_ROWS:
+        if runs.get(m):
+            values = [interval(runs[m], t, score) for t, score in columns]
+            name = methods[m].shown if methods[m].script else f"`{m}`"
+            rows.append([name, *("-" if v is None else f"{v[0]:.3f}" for v in values)])
+    heads = [f"{arrows[t]}: {README_WORDS.get(score, WORDS[score])}" for t, score in columns]
+    return "\n".join(table(["", *heads], rows)).rstrip("\n")
 
 
 def plots(found: dict[str, Any], sets: dict[str, dict[str, Any]], methods: dict[str, Method], folder: Path) -> None:
@@ -197,6 +223,8 @@ def _panel(axis: Any, runs: Runs, order: list[str], what: tuple[str, str], metho
         axis.axvline(base[0], color="#999999", lw=0.8, ls=":")
     axis.set_yticks(range(len(order)), [methods[m].shown for m in order], fontsize=7)
     axis.set_ylim(len(order) - 0.5, -0.5)
+    if score == "variance_ratio_hvg":
+        axis.set_xscale("symlog", linthresh=0.05)  # gene activity is far off
     axis.set_title(WORDS[score], fontsize=8)
     axis.tick_params(axis="x", labelsize=7)
     axis.grid(axis="x", lw=0.3)

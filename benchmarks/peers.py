@@ -92,6 +92,8 @@ def main(given: argparse.Namespace) -> None:
 
     found = load()
     between(HERE / "RESULTS.md", "peers", peer_tables.markdown(found, sets, methods))
+    if short := peer_tables.readme(found, methods):
+        between(HERE.parent / "README.md", "readme_scores", short)
     peer_tables.plots(found, sets, methods, RESULTS.parent)
 
 

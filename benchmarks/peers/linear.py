@@ -1,8 +1,9 @@
 """Linear controls and nearest neighbours between LSI-50 and PCA-50.
 
---setting method=ridge: penalty from 1 .. 1e5 by validation; method=pls with components=10 (pinned) or components=auto (rank by
-validation, from 2 to 50); method=knn: the mean of 50 nearest training cells by cosine.  What is chosen on the validation
-cells is refitted on training and validation cells.  PLS predicts 50 SVD scores of peaks, ridge the peaks themselves.
+--setting method=ridge: penalty from 1 .. 1e5 by squared error on validation cells (Pearson hardly depends on it);
+method=pls with components=10 (pinned) or components=auto (rank from 2 to 50 by Pearson on validation cells);
+method=knn: the mean of the 50 nearest training cells by cosine.  What is chosen on the validation cells is refitted on
+training and validation cells.  PLS predicts 50 SVD scores of peaks, ridge the peaks themselves.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ def knn(z: Array, y: Array, neighbours: int, _: Job) -> Predictor:
     return lambda new: np.stack([y[i].mean(0) for i in near.kneighbors(new, return_distance=False)])
 
 
+def closeness(predicted: Array, true: Array) -> float:
+    return -float(((predicted - true) ** 2).mean())
+
+
 def options(job: Job) -> tuple[Callable[..., Predictor], tuple[float, ...]]:
     """The method and the values of its setting to choose from."""
     method = job.settings["method"]
@@ -61,7 +66,8 @@ def predict(job: Job, source: str, target: str) -> Array:
         if len(choices) > 1:
             z = embedding(job, source, train)
             choices = tuple(c for c in choices if fit is ridge or c <= min(z.shape[1], y.shape[1]))
-            best = max(choices, key=lambda c: agreement(fit(z[train], y[train], c, job)(z[valid]), y[valid]))
+            good = closeness if fit is ridge else agreement
+            best = max(choices, key=lambda c: good(fit(z[train], y[train], c, job)(z[valid]), y[valid]))
         job.chosen[target] = best
         z = embedding(job, source, both)
         model = fit(z[both], y[both], best, job)
