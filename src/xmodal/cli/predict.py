@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from xmodal.cli.options import HELP, READABLE, WRITABLE, common
 from xmodal.errors import UsageRefused
@@ -57,6 +58,14 @@ def parse_pair(option: str, text: str | None, separator: str, form: str) -> tupl
     help="Share of the measured values that lie between the layers xmodal_lower and xmodal_upper: 0.5, 0.8, 0.9, 0.95; "
     "0 leaves the layers out.",
 )
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=None,
+    metavar="K",
+    help="Keep only the K highest predicted values of each cell, as a sparse matrix without intervals (.h5ad only) "
+    "[default: all].",
+)
 @click.option("--summary", type=WRITABLE, default=None, help="Also write what was found, missing and unlike as JSON.")
 @click.option("--force", is_flag=True, help="Go on where cells or genome are unlike the training data.")
 @common
@@ -71,6 +80,7 @@ def command(
     shard: str | None,
     min_coverage: float,
     interval: float,
+    top: int | None,
     summary: Path | None,
     force: bool,
     threads: int,
@@ -88,6 +98,10 @@ def command(
         raise UsageRefused("--rows and --shard exclude each other")
     if (rows or numbers) and output.suffix != ".h5ad":
         raise UsageRefused("--rows and --shard write .h5ad; `xmodal merge` joins them")
+    if top and output.suffix != ".h5ad":
+        raise UsageRefused(f"--top writes a sparse .h5ad, not {output.name}; give --output NAME.h5ad, or leave --top out")
+    if top and interval and click.get_current_context().get_parameter_source("interval") is ParameterSource.COMMANDLINE:
+        raise UsageRefused("--top and --interval exclude each other: only the highest values are kept, without intervals")
     from xmodal.outputs import refuse_existing, refuse_inputs, write_json
     from xmodal.predicting.prediction import Request
     from xmodal.predicting.prediction import summary as prediction_summary
@@ -98,7 +112,7 @@ def command(
     if summary is not None:
         refuse_existing(summary, overwrite)
     chosen_rows = parse_pair("--rows", rows, ":", "A:B, such as 0:256")
-    request = Request(target, source, split, chosen_rows, numbers, min_coverage, force, interval)
+    request = Request(target, source, split, chosen_rows, numbers, min_coverage, force, interval, top)
     from xmodal import devices
 
     where = devices.choose(device, threads, seed)
@@ -107,4 +121,5 @@ def command(
     if summary is not None:
         write_json(summary, found, overwrite)
     cells, chosen = about.get("rows", f"all {found['cells']}"), found["source"]
-    click.echo(f"{target} from {chosen}: {cells} cells x {features} features -> {output}")
+    kept = f", the {found['top']} highest of each cell" if top else ""
+    click.echo(f"{target} from {chosen}: {cells} cells x {features} features{kept} -> {output}")

@@ -90,13 +90,19 @@ class Cells:
         scale = self.vocabulary[modality].scale
         return to_scale(self.counts[modality][rows], self.depth[modality][rows], scale)
 
-    def batch(self, rows: slice | Index, size: int | None = None) -> Batch:
+    def batch(self, rows: slice | Index, size: int | None = None, only: str | None = None) -> Batch:
         """The cells ``rows`` as tensors; with ``size`` padded with empty cells to exactly that many.
 
-        Prediction always pads: matrix products then have one shape, and a cell's result does not depend on its shard.
+        Prediction always pads: matrix products then have one shape, and a cell's result does not depend on its shard.  With
+        ``only`` the other modalities are as if they had not been measured, and take no memory.
         """
         counts, values, depth, present = {}, {}, {}, {}
         for m, matrix in self.counts.items():
+            if only not in (None, m):
+                many = size or len(self.depth[m][rows])
+                counts[m] = values[m] = torch.zeros(1, matrix.shape[1]).expand(many, -1)
+                depth[m], present[m] = torch.zeros(many), torch.zeros(many, dtype=torch.bool)
+                continue
             x = matrix[rows].toarray()
             d, p = self.depth[m][rows], self.present[m][rows]
             v = to_scale(x, d, self.vocabulary[m].scale)

@@ -11,7 +11,7 @@ import numpy as np
 
 from xmodal import fields
 from xmodal.errors import InputRefused
-from xmodal.predicting import streaming
+from xmodal.predicting import streaming, top
 from xmodal.predicting.prediction import BATCH, SCHEMA, summary
 
 SAME = ("model", "checkpoint_sha256", "source", "target", "settings", "version")
@@ -32,7 +32,11 @@ def merge(paths: list[Path], output: Path, overwrite: bool = False) -> dict[str,
         about.pop("rows", None)
         obs = ad.concat([ad.AnnData(obs=p.obs) for p in parts], join="outer").obs if len(parts) > 1 else parts[0].obs
         obs = _categories_of(parts, obs)
-        streaming.write_h5ad(output, pd.DataFrame(obs), parts[0].var, about, _chunks(parts), overwrite)
+        if top.top_of(about):
+            tops = (chunk for part in parts for chunk in top.read(part.handle, BATCH))
+            top.write_h5ad(output, pd.DataFrame(obs), parts[0].var, about, tops, overwrite)
+        else:
+            streaming.write_h5ad(output, pd.DataFrame(obs), parts[0].var, about, _chunks(parts), overwrite)
         return summary(about, len(parts[0].var))
     finally:
         for part in parts:

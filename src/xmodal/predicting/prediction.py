@@ -22,6 +22,7 @@ from xmodal.data import alignment, features
 from xmodal.data.batches import Cells, spread
 from xmodal.errors import InputRefused, NotApplicable, UsageRefused
 from xmodal.learning import checkpoint, novelty, uncertainty
+from xmodal.predicting import top
 from xmodal.predicting.streaming import LAYERS, MATRIX, Chunks
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Request:
     min_coverage: float = alignment.MIN_COVERAGE
     force: bool = False
     interval: float = uncertainty.DEFAULT  # share of the values that the intervals hold; 0: none
+    top: int | None = None  # only so many highest values of each cell; then there are no intervals
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,24 @@ class Job:
             ends = errors.bounds(values, self.interval) if errors is not None else ()
             yield {MATRIX: values, **dict(zip(LAYERS, ends, strict=False))}
 
+    def tops(self, device: torch.device) -> Iterator[top.Chunk]:
+        """The highest predictions of each cell batch by batch, (cells, ``facts["top"]``): their features and themselves."""
+        for out in self._outputs(device):
+            yield top.highest(out, self.facts["top"])
+
     def _values(self, device: torch.device) -> Iterator[npt.NDArray[np.float32]]:
+        for out in self._outputs(device):
+            yield out.float().cpu().numpy()
+
+    def _outputs(self, device: torch.device) -> Iterator[torch.Tensor]:
         model = self.loaded.model.to(device).eval()
         first, last = self.rows
         for start in range(first, last, BATCH):
             stop = min(start + BATCH, last)
-            batch = self.cells.batch(slice(start, stop), BATCH).only(self.source).to(device)
+            batch = self.cells.batch(slice(start, stop), BATCH, self.source).to(device)
             with torch.no_grad():
                 out = model.predict(batch, self.source, self.target)
-            yield out[: stop - start].float().cpu().numpy()
+            yield out[: stop - start]
 
 
 def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
@@ -121,7 +132,9 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
         log.warning(
             "%d cells have no counts in %s; they get what a cell without any signal gets", facts["empty"], source
         )
-    facts["interval"] = interval_facts(loaded, (source, request.target), request.interval)
+    facts["interval"] = interval_facts(loaded, (source, request.target), 0 if request.top else request.interval)
+    if request.top:
+        facts["top"] = min(request.top, len(loaded.model.vocabulary[request.target]))
     return Job(cells, loaded, source, request.target, rows, facts, facts["interval"]["level"], odd)
 
 
@@ -265,6 +278,8 @@ def described(job: Job, path: Path, device: torch.device, seed: int) -> dict[str
         seed=seed,
         device=device.type,
     )
+    if "top" in job.facts:
+        record["top"] = job.facts["top"]
     if job.rows != (0, len(job.cells)):
         record["rows"] = f"{job.rows[0]}:{job.rows[1]}"
     return record
@@ -275,7 +290,7 @@ def summary(about: dict[str, Any], features: int) -> dict[str, Any]:
     inner = json.loads(about["settings"])
     kept = {k: about[k] for k in ("model", "source", "target", "units", "checkpoint_sha256")}
     found = {k: inner.get(k, {}) for k in ("cells", "empty", "alignment", "novelty", "interval")}
-    return {**kept, "features": features, **found}
+    return {**kept, "features": features, **found, **({"top": inner["top"]} if "top" in inner else {})}
 
 
 def preview(mdata: MuData, path: Path) -> dict[str, Any]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xmodal.data import io
 from xmodal.errors import InputRefused
-from xmodal.predicting import prediction, streaming
+from xmodal.predicting import prediction, streaming, top
 from xmodal.predicting.prediction import Job, Request
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+Part = TypeVar("Part")
 TICK = 10  # batches between two lines of progress
 
 
@@ -32,7 +34,11 @@ def run(
     var = prediction.target_frame(job)
     first, last = job.rows
     names = job.cells.names[first:last]
-    chunks = _told(job, device)
+    if request.top:
+        tops = _told(job, job.tops(device))
+        top.write_h5ad(output, mdata.obs.reindex(names).assign(**job.columns()), var, about, tops, overwrite)
+        return len(var), about
+    chunks = _told(job, job.chunks(device))
     if output.suffix == ".h5mu":
         modality = job.loaded.model.vocabulary[job.target]
         streaming.write_h5mu(output, mdata, modality, var, (names, about, chunks, overwrite, job.columns()))
@@ -50,10 +56,9 @@ def _known_source(checkpoint: Path, request: Request) -> str | None:
     return possible.pop() if len(possible) == 1 else None
 
 
-def _told(job: Job, device: torch.device) -> streaming.Chunks:
-    done, (first, last) = 0, job.rows
-    for i, chunk in enumerate(job.chunks(device)):
-        done += len(chunk[streaming.MATRIX])
+def _told(job: Job, chunks: Iterator[Part]) -> Iterator[Part]:
+    first, last = job.rows
+    for i, chunk in enumerate(chunks):
         if i % TICK == TICK - 1:
-            log.info("%d of %d cells predicted", done, last - first)
+            log.info("%d of %d cells predicted", min((i + 1) * prediction.BATCH, last - first), last - first)
         yield chunk

@@ -38,7 +38,7 @@ def write_h5ad(
     import anndata as ad
 
     places = (MATRIX, *LAYERS) if has_intervals(about) else (MATRIX,)
-    _require_room(path, len(obs) * len(var) * 4 * len(places))
+    require_room(path, len(obs) * len(var) * 4 * len(places))
     with replacing(path, overwrite) as temporary, naming_full_disk(path):
         # HDF5 keeps the order of writing, reading gives the alphabet's: one order, so that merged shards equal the whole
         ad.AnnData(obs=obs, var=var, uns={fields.UNS: dict(sorted(about.items()))}).write_h5ad(temporary)
@@ -75,7 +75,7 @@ def write_h5mu(path: Path, mdata: MuData, modality: Modality, var: pd.DataFrame,
     names, about, chunks, overwrite, columns = parts
     target = modality.name
     places = (MATRIX, *LAYERS) if has_intervals(about) else (MATRIX,)
-    _require_room(path, len(names) * len(var) * 4 * len(places))
+    require_room(path, len(names) * len(var) * 4 * len(places))
     parts = list(chunks)
     values = {place: np.concatenate([chunk.pop(place) for chunk in parts]) for place in places}
     frame = pd.DataFrame(columns, index=pd.Index(names, dtype=object))
@@ -129,7 +129,7 @@ def _put_beside(measured: Any, predicted: Any, modality: Modality) -> None:
         measured.var[column] = predicted.var[column].reset_index(drop=True).reindex(place).to_numpy()
 
 
-def _require_room(path: Path, size: int) -> None:
+def require_room(path: Path, size: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
     if size > free:

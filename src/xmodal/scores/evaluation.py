@@ -97,6 +97,12 @@ def read_prediction(path: Path) -> AnnData:
         adata = ad.read_h5ad(path)
     if adata.X is None or min(adata.shape) == 0:
         raise InputRefused("there is no prediction in it", where=str(path), do="predict again")
+    if top := prediction_about(adata).get("top"):
+        raise InputRefused(
+            f"it holds only the {top} highest values of each cell; scores need all of them",
+            where=str(path),
+            do="predict again without --top",
+        )
     return adata
 
 
