@@ -142,8 +142,10 @@ def _ranks(ratio: Array) -> npt.NDArray[np.int32]:
 
 
 def reliability(p: Array, true: Array, scale: str) -> Array:
-    """Pearson r (Fisher's interval) or AUROC (Hanley and McNeil's, on the logit scale) of each feature, (3, features).
+    """Pearson r or AUROC of each feature with the ends of its 95 % interval, (3, features).
 
+    Pearson: Fisher's z, its standard error from the influence of each cell where that is larger than the normal one: sparse
+    counts have long tails.  AUROC: Hanley and McNeil 1982, on the logit scale.
     nan where the feature is not zero (binary: or is open) in fewer than MIN_SEEN cells.
     """
     seen = (true != 0).sum(0)
@@ -152,11 +154,19 @@ def reliability(p: Array, true: Array, scale: str) -> Array:
         out = _auroc_interval(value, seen, len(p) - seen)
         seen = np.minimum(seen, len(p) - seen)
     else:
-        value = feature_pearson(p, Matrix(true))
-        z, half = np.arctanh(np.clip(value, -1 + TINY, 1 - TINY)), Z / np.sqrt(max(len(p) - 3, 1))
+        value = np.clip(feature_pearson(p, Matrix(true)), -1 + TINY, 1 - TINY)
+        z, half = np.arctanh(value), Z * np.maximum(_error_of_z(p, true, value), 1 / np.sqrt(max(len(p) - 3, 1)))
         out = np.stack([value, np.tanh(z - half), np.tanh(z + half)])
     out[:, seen < MIN_SEEN] = np.nan
     return out.astype(np.float32)
+
+
+def _error_of_z(p: Array, true: Array, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Standard error of Fisher's z of each feature by the delta method, (features,)."""
+    x, y = ((a - a.mean(0)) / np.maximum(a.std(0), TINY) for a in (p, true))
+    influence = x * y - (np.square(x) + np.square(y)) * (value / 2).astype(np.float32)
+    error: npt.NDArray[Any] = np.sqrt(np.square(influence).mean(0) / len(p)) / (1 - value**2)
+    return error
 
 
 def _auroc_interval(

@@ -123,8 +123,8 @@ class Uncertainty:
     def summary(self, level: float = DEFAULT) -> dict[str, Any]:
         """What a person wants to know of it, all JSON."""
         words, index = self.trust(), LEVELS.index(level)
-        known = words != UNKNOWN
-        better = np.isin(words, (RELIABLE, WEAK)).sum()
+        judged = int((~np.isnan(self.reliability[0])).sum())
+        better = int(np.isin(words, (RELIABLE, WEAK)).sum())
         return {
             "level": level,
             "cells": self.cells,
@@ -132,7 +132,7 @@ class Uncertainty:
             "measure": self.measure,
             "coverage": round(float(self.coverage[index].mean()), 4),
             "trust": {w: int((words == w).sum()) for w in TRUST},
-            "signal": bool(known.any() and better / known.sum() > LUCK),
+            "signal": better > LUCK * judged,
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from xmodal.reporting import reliability_words
 from xmodal.reporting.report_inputs import Inputs
 from xmodal.reporting.report_words import number
 from xmodal.scores.score_texts import shown
@@ -37,6 +38,7 @@ def row(name: str, content: dict[str, Any]) -> dict[str, str]:
         "found": f"{_percent(share)}{counted}" if isinstance(share, int | float) else "-",
         "first": ", ".join(map(str, found.get("first_missing") or [])) or "-",
         "hint": str(found.get("hint") or ""),
+        "trust": reliability_words.of_summary(content),
         "level": str(novelty.get("level") or ""),
         "unlike": _percent(unlike) if isinstance(unlike, int | float) else "-",
         "means": LIKE.get(str(novelty.get("level")), "the model does not say what its training cells looked like"),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmodal import __version__
-from xmodal.reporting import figures, prediction_words, report_words
+from xmodal.reporting import figures, prediction_words, reliability_words, report_words
+from xmodal.reporting.reliability_figure import reliability
 from xmodal.scores.score_texts import HEADLINE, better, shown, text_for
 from xmodal.scores.verdicts import judge
 
@@ -83,8 +84,18 @@ def result(evaluation: Evaluation, name: str) -> dict[str, Any]:
         "curves": inline(figures.png(figures.feature_scores(features))) if len(features) else "",
         "umap": inline(figures.png(figures.profiles(points))) if len(points) else "",
         "labelled": bool(target.get("label_key")),
+        "trust": trust(evaluation, name),
         **best_and_worst(features),
     }
+
+
+def trust(evaluation: Evaluation, name: str) -> dict[str, Any] | None:
+    """Which features can be trusted, and do the intervals hold; None where the prediction does not say."""
+    target, table = evaluation.targets[name], _part(evaluation.reliability, name)
+    found = reliability_words.section(name, target.get("intervals") or {}, table)
+    if found is None:
+        return None
+    return {**found, "picture": inline(figures.png(reliability(target, table))) if len(table) else ""}
 
 
 def _part(table: pd.DataFrame, name: str) -> pd.DataFrame:

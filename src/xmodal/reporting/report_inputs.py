@@ -14,7 +14,7 @@ from xmodal.errors import InputRefused, UsageRefused
 from xmodal.fields import HISTORY_FILE, METRICS_FILE
 
 # Names of features and labels are text, even where they look like numbers or missing values ("NA", "1e5").
-TEXT = {"target": str, "feature": str, "score": str, "cell": str, "kind": str, "label": str}
+TEXT = {"target": str, "feature": str, "score": str, "cell": str, "kind": str, "label": str, "trust": str}
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Evaluation:
     metrics: dict[str, Any]
     features: pd.DataFrame
     umap: pd.DataFrame
+    reliability: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def targets(self) -> dict[str, dict[str, Any]]:
@@ -105,7 +106,8 @@ def _evaluation(folder: Path) -> Evaluation:
     metrics = read_json(_member(folder, METRICS_FILE, "evaluate"))
     if "directions" in metrics:
         raise InputRefused("this is a folder of train", where=str(folder), do="give it as --training")
-    return Evaluation(_name(folder), metrics, _table(folder / "features.tsv"), _table(folder / "umap.tsv"))
+    tables = (_table(folder / f"{name}.tsv") for name in ("features", "umap", "reliability"))
+    return Evaluation(_name(folder), metrics, *tables)
 
 
 def _name(folder: Path) -> str:
