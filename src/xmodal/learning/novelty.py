@@ -34,6 +34,7 @@ THINNED = (1.0, 0.5, 0.25, 0.1, 0.03)  # parts of the counts kept: shallow cells
 KNOTS = 12  # depths at which the deviations of training cells are stored
 FOREIGN, REACH, ROUGH = 0.1, 0.5, 0.05  # deviation of foreign cells: size, reach over the strata (share of them), rough part
 SHRINK = 0.05  # of the correlations between strata towards none
+FEWEST = 400  # training cells, whole or thinned, from which the odds at one depth are learned
 DIRECTIONS = 20
 TAIL = 0.95  # beyond this share of the training cells the tail is taken as exponential
 REFUSE = 0.5  # share of unlike cells above which the file is refused
@@ -49,8 +50,8 @@ class Novelty:
 
     ``profiles``: mean of each group, (groups, features).  ``strata``: (features,), of counts.  ``spread`` (features,) and
     ``directions`` (directions, features): of values.  ``means``, ``spreads``: of the deviations at each depth, (knots,
-    numbers), the log depths being ``knots``; ``correlation`` (numbers, numbers).  ``calibration``: quantiles of the
-    training cells' deviation.
+    numbers), the log depths being ``knots``; ``correlation`` (numbers, numbers).  ``calibration``: quantiles of the odds
+    of training cells at each depth, and the mean excess over the last one, (knots, quantiles + 1).
     """
 
     scale: str
@@ -88,7 +89,7 @@ class Novelty:
         parts = []
         for start in range(0, x.shape[0], CHUNK):
             deviation, depth = view(x[start : start + CHUNK])
-            parts.append(np.where(depth > 0, self._rarity(self.odds(deviation, depth, known)), np.nan))
+            parts.append(np.where(depth > 0, self._rarity(self.odds(deviation, depth, known), depth), np.nan))
         return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
 
     def _known(self, there: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -136,13 +137,17 @@ class Novelty:
         smooth = np.exp(-0.5 * ((place[:, None] - place) / (REACH * count)) ** 2)
         return FOREIGN**2 * (smooth + ROUGH * np.eye(count))
 
-    def _rarity(self, odds: Float) -> Float:
-        """-log10 of the share of training cells with such odds or greater."""
-        quantiles, mean_excess = self.calibration[:-1].astype(np.float64), float(self.calibration[-1])
-        below = np.interp(odds, quantiles, np.linspace(0, TAIL, len(quantiles)))
-        beyond = np.maximum(odds - quantiles[-1], 0) / mean_excess
-        rarity: Float = -np.log10(1 - below) + beyond / np.log(10)
-        return rarity
+    def _rarity(self, odds: Float, depth: Float) -> Float:
+        """-log10 of the share of training cells of that depth with such odds or greater, between the two nearest knots."""
+        out = np.zeros(len(odds))
+        weights = _at(np.log(np.maximum(depth, 1)), self.knots, np.eye(len(self.knots)))
+        for k, table in enumerate(self.calibration.astype(np.float64)):
+            here = weights[:, k] > 0
+            quantiles, mean_excess = table[:-1], table[-1]
+            below = np.interp(odds[here], quantiles, np.linspace(0, TAIL, len(quantiles)))
+            beyond = np.maximum(odds[here] - quantiles[-1], 0) / mean_excess
+            out[here] += weights[here, k] * (beyond / np.log(10) - np.log10(1 - below))
+        return out
 
 
 def _at(log_depth: Float, knots: npt.NDArray[Any], curves: npt.NDArray[Any]) -> Float:
@@ -178,21 +183,26 @@ def _fit_values(x: sp.csr_matrix, scale: str, rng: np.random.Generator, seed: in
     there = np.ones(x.shape[1], bool)
     spread = np.maximum(to_scale(x, None, scale).std(0), 1e-3).astype(np.float64)
 
-    def centres(part: sp.csr_matrix) -> Float:
+    count = max(1, min(DIRECTIONS, x.shape[0] // 15, x.shape[1] - 1))
+
+    def centres_of(part: sp.csr_matrix) -> Float:
         dense = to_scale(part, None, scale)
         return np.stack([dense[g].mean(0) for g in _groups(sp.csr_matrix(dense / spread), seed)]).astype(np.float64)
 
-    fold = _folds(x.shape[0], rng)
-    left = np.vstack([views.residuals(x[fold == k], centres(x[fold != k]), spread, scale, there) for k in range(FOLDS)])
-    count = max(1, min(DIRECTIONS, len(left) // 20, x.shape[1] - 1))
-    directions = np.linalg.svd(left - left.mean(0), full_matrices=False)[2][:count]
+    def learned(part: sp.csr_matrix) -> tuple[Float, Float]:
+        """Centres of the groups, and the main directions in which cells differ from those of other cells."""
+        half = np.arange(part.shape[0]) % 2 == 0  # the order of the cells was drawn already, or does not matter
+        left = np.vstack([views.residuals(part[h], centres_of(part[~h]), spread, scale, there) for h in (half, ~half)])
+        return centres_of(part), np.linalg.svd(left - left.mean(0), full_matrices=False)[2][:count]
 
     def viewer(part: sp.csr_matrix) -> views.View:
-        return views.of_values(centres(part), spread, directions, scale, there)
+        centres, directions = learned(part)
+        return views.of_values(centres, spread, directions, scale, there)
 
+    centres, directions = learned(x)
     # proteins are not thinned: most of their counts are background, which a shallower run does not thin alike
     found = _deviations(x, viewer, (1.0,), rng)
-    return _calibrated(scale, (centres(x), np.zeros(0, np.int32), spread, directions), found)
+    return _calibrated(scale, (centres, np.zeros(0, np.int32), spread, directions), found)
 
 
 def _folds(cells: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -200,7 +210,7 @@ def _folds(cells: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
 
 
 def _deviations(x: sp.csr_matrix, viewer: Any, parts: tuple[float, ...], rng: np.random.Generator) -> list[Any]:
-    """Deviations (cells, numbers), depths and whether the cell is whole, of cells that ``viewer`` was not fitted to."""
+    """Deviations (cells, numbers) and depths of cells that ``viewer`` was not fitted to, whole and thinned."""
     fold = _folds(x.shape[0], rng)
     found = []
     for k in range(FOLDS):
@@ -208,14 +218,14 @@ def _deviations(x: sp.csr_matrix, viewer: Any, parts: tuple[float, ...], rng: np
         for part in parts:
             deviation, depth = view(held if part == 1 else views.thinned(held, part, rng))
             some = depth > 0
-            found.append((deviation[some], depth[some], np.full(some.sum(), part == 1)))
-    return [np.concatenate([f[i] for f in found]) for i in range(3)]
+            found.append((deviation[some], depth[some]))
+    return [np.concatenate([f[i] for f in found]) for i in range(2)]
 
 
 def _calibrated(scale: str, parts: Any, found: list[Any]) -> Novelty | None:
     """The deviations' mean and spread at each depth, their correlation, and how odd the whole training cells are."""
-    deviation, depth, whole = found
-    if not whole.any():
+    deviation, depth = found
+    if not len(depth):
         return None
     log_depth = np.log(depth)
     first, last = (float(q) for q in np.quantile(log_depth, [0.01, 0.99]))
@@ -232,8 +242,10 @@ def _calibrated(scale: str, parts: Any, found: list[Any]) -> Novelty | None:
     values = {"profiles": profiles, "spread": spread, "directions": directions, **learned}
     known = Novelty(scale=scale, strata=strata, **{k: v.astype(np.float32) for k, v in values.items()})
     everything = np.ones(known.profiles.shape[1], bool)
-    odds = known.odds(deviation[whole], depth[whole], known._known(everything))
-    return Novelty(**{**vars(known), "calibration": _quantiles(odds)})
+    odds = known.odds(deviation, depth, known._known(everything))
+    near = max(FEWEST, len(odds) // len(knots))
+    nearest = [np.argsort(np.abs(log_depth - knot), kind="stable")[:near] for knot in knots]
+    return Novelty(**{**vars(known), "calibration": np.stack([_quantiles(odds[rows]) for rows in nearest])})
 
 
 def _quantiles(odds: Float) -> Array:
