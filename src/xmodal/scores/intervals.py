@@ -64,15 +64,16 @@ def _coverage(adata: AnnData, truth: Truth, columns: tuple[Any, Any], table: pd.
         cell[s], inside, width = hit.mean(1), inside + hit.sum(0), width + (high - low).sum(0)
         seen, seen_inside = seen + int((true != 0).sum()), seen_inside + int((hit & (true != 0)).sum())
     table["coverage"], table["width"] = inside / len(rows), width / len(rows)
+    by_label: dict[str, dict[str, float]] = {}
     out = {
         "coverage": round(float(cell.mean()), DIGITS),
         "coverage_of_detected": round(seen_inside / seen, DIGITS) if seen else None,
         "width": round(float(table["width"].mean()), DIGITS),
-        "by_label": {},
+        "by_label": by_label,
     }
     if truth.labels is not None:
         for label in np.unique(truth.labels[truth.labels != ""]):
             own = truth.labels == label
             share = round(float(cell[own].mean()), DIGITS)
-            out["by_label"][str(label)] = {"cells": int(own.sum()), "coverage": share}
+            by_label[str(label)] = {"cells": int(own.sum()), "coverage": share}
     return out
