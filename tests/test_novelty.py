@@ -19,10 +19,9 @@ from xmodal.learning.novelty import LIMIT, Novelty
 
 FEATURES, CELLS = 300, 600
 CASES = [(fields.NB, fields.LOG_CP10K), (fields.BERNOULLI, fields.BINARY), (fields.GAUSSIAN, fields.CLR)]
-Matrix = sp.csr_matrix
 
 
-def tissue(seed: int, cells: int = CELLS, depth: float = 200, noise: int = 0) -> Matrix:
+def tissue(seed: int, cells: int = CELLS, depth: float = 200, noise: int = 0) -> sp.csr_matrix:
     """Counts of three cell types; each tissue (``seed``) has levels of its own."""
     levels = np.random.default_rng(seed).gamma(0.4, 1, (3, FEATURES)) + 0.01
     rng = np.random.default_rng((seed, noise))

@@ -35,7 +35,7 @@ KNOTS = 12  # depths at which the deviations of training cells are stored
 FOREIGN, REACH, ROUGH = 0.1, 0.5, 0.05  # deviation of foreign cells: size, reach over the strata (share of them), rough part
 SHRINK = 0.05  # of the correlations between strata towards none
 FEWEST = 400  # training cells, whole or thinned, from which the odds at one depth are learned
-DIRECTIONS = 20
+DIRECTIONS, PER_DIRECTION = 20, 100  # more than one direction in so many cells is noise; the rest is one number
 TAIL = 0.95  # beyond this share of the training cells the tail is taken as exponential
 REFUSE = 0.5  # share of unlike cells above which the file is refused
 WARN = 0.1
@@ -183,7 +183,7 @@ def _fit_values(x: sp.csr_matrix, scale: str, rng: np.random.Generator, seed: in
     there = np.ones(x.shape[1], bool)
     spread = np.maximum(to_scale(x, None, scale).std(0), 1e-3).astype(np.float64)
 
-    count = max(1, min(DIRECTIONS, x.shape[0] // 15, x.shape[1] - 1))
+    count = max(1, min(DIRECTIONS, x.shape[0] // PER_DIRECTION, x.shape[1] - 1))
 
     def centres_of(part: sp.csr_matrix) -> Float:
         dense = to_scale(part, None, scale)
