@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import anndata as ad
@@ -125,3 +126,16 @@ def test_human_cells_are_told_from_mouse_cortex() -> None:
     own = own[np.isfinite(own)]
     assert (own > LIMIT).mean() < 0.03
     assert roc_auc_score(np.repeat([0, 1], [len(own), len(foreign)]), np.concatenate([own, foreign])) > 0.95
+
+
+def test_the_report_shows_the_scores_beside_those_of_training_cells(tmp_path: Path) -> None:
+    fitted, scores = known(*CASES[0]), np.array([0.1, 0.4, 2.5, 30], np.float32)
+    found = novelty.verdict(scores)
+    assert found["unlike"] == 0.5 and sum(found["histogram"]["cells"]) == 4 and found["histogram"]["cells"][-1] == 1
+    assert "histogram" not in novelty.verdict(scores, calibrated=False) and fitted is not None
+    summary = {"source": "rna", "target": "atac", "cells": 4, "features": 3, "top": 2, "alignment": {}, "novelty": found}
+    (tmp_path / "s.json").write_text(json.dumps(summary))
+    done = call_xmodal("report", "--prediction", f"s={tmp_path / 's.json'}", "--output", tmp_path / "page.html")
+    assert done.code == 0, done.err
+    page = (tmp_path / "page.html").read_text()
+    assert "How unlike the training cells are they?" in page and "the 2 highest of each cell" in page

@@ -292,15 +292,20 @@ def scores(known: Novelty | FirstNovelty, counts: sp.csr_matrix, likelihood: str
     return known.scores(sp.csr_matrix(x, dtype=np.float32), lost)
 
 
-def verdict(scores: Array) -> dict[str, Any]:
-    """``unlike``: share of cells above the ``limit``; ``median`` score; ``level``: fine, warning or refused; ``histogram``."""
+def verdict(scores: Array, calibrated: bool = True) -> dict[str, Any]:
+    """``unlike``: share of cells above the ``limit``; ``median`` score; ``level``: fine, warning or refused; ``histogram``.
+
+    Not ``calibrated``: scores of a :class:`FirstNovelty`, whose distribution in training cells is not known.
+    """
     known = scores[np.isfinite(scores)]
     unlike = float((known > LIMIT).mean()) if len(known) else 0.0
     level = "refused" if unlike > REFUSE else "warning" if unlike > WARN else "fine"
     median = round(float(np.median(known)), 3) if len(known) else None
+    found = {"unlike": round(unlike, 4), "median": median, "limit": LIMIT, "level": level}
+    if not calibrated:
+        return found
     counted = np.histogram(np.maximum(known, 0), [*EDGES, np.inf])[0]
-    histogram = {"edges": list(EDGES), "cells": [int(c) for c in counted]}
-    return {"unlike": round(unlike, 4), "median": median, "limit": LIMIT, "level": level, "histogram": histogram}
+    return {**found, "histogram": {"edges": list(EDGES), "cells": [int(c) for c in counted]}}
 
 
 def require(name: str, found: dict[str, Any], force: bool) -> None:

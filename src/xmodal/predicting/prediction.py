@@ -115,8 +115,9 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
     chosen = select(mdata, source, request.split)
     odd = None
     if source in loaded.novelty:  # of all cells to predict, whatever the shard, so that shards agree
-        odd = novelty.scores(loaded.novelty[source], counts[chosen], modality.likelihood, found.lost)
-        facts["novelty"] = novelty.verdict(odd)
+        known = loaded.novelty[source]
+        odd = novelty.scores(known, counts[chosen], modality.likelihood, found.lost)
+        facts["novelty"] = novelty.verdict(odd, isinstance(known, novelty.Novelty))
         novelty.require(source, facts["novelty"], request.force)
         if facts["novelty"]["level"] != "fine":
             log.warning("%.0f %% of the cells are unlike the training cells", 100 * facts["novelty"]["unlike"])
@@ -305,10 +306,11 @@ def preview(mdata: MuData, path: Path) -> dict[str, Any]:
         modality = loaded.model.vocabulary[m]
         counts, _, found = alignment.align(adata, modality)
         known = loaded.novelty.get(m)
+        odd = novelty.scores(known, counts, modality.likelihood, found.lost) if known else None
         out["modalities"][m] = {
             "alignment": found.to_json(),
             "enough": found.coverage >= alignment.MIN_COVERAGE,
-            "novelty": novelty.verdict(novelty.scores(known, counts, modality.likelihood, found.lost)) if known else {},
+            "novelty": novelty.verdict(odd, isinstance(known, novelty.Novelty)) if odd is not None else {},
             "genome": {"input": genome_of(mdata, m), "checkpoint": modality.genome},
             "predicts": [t for s, t in loaded.directions if s == m],
         }

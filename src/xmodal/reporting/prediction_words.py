@@ -34,7 +34,9 @@ def row(name: str, content: dict[str, Any]) -> dict[str, str]:
         "what": direction(content),
         "model": str(content.get("model") or "-"),
         "cells": number(content.get("cells")) + (f" ({number(empty)} without any counts)" if empty else ""),
-        "features": number(content.get("features")) + (f" ({content['units']})" if content.get("units") else ""),
+        "features": number(content.get("features"))
+        + (f" ({content['units']})" if content.get("units") else "")
+        + (f", the {number(content['top'])} highest of each cell" if content.get("top") else ""),
         "found": f"{_percent(share)}{counted}" if isinstance(share, int | float) else "-",
         "first": ", ".join(map(str, found.get("first_missing") or [])) or "-",
         "hint": str(found.get("hint") or ""),

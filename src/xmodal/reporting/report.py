@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmodal import __version__
-from xmodal.reporting import figures, prediction_words, reliability_words, report_words
+from xmodal.reporting import figures, novelty_figure, prediction_words, reliability_words, report_words
 from xmodal.reporting.reliability_figure import reliability
 from xmodal.scores.score_texts import HEADLINE, better, shown, text_for
 from xmodal.scores.verdicts import judge
@@ -48,6 +48,7 @@ def view(inputs: Inputs, title: str) -> dict[str, Any]:
         "answer": report_words.answer(inputs, [r["verdict"] for r in results]) + prediction_words.answer(inputs),
         "missing": report_words.missing(inputs) + prediction_words.missing(inputs),
         "predictions": prediction_words.rows(inputs),
+        "unlikeness": unlikeness(inputs),
         "simulated": prediction_words.simulated(inputs),
         "checks": [{"name": n, **report_words.check(c)} for n, c in inputs.checks],
         "prepares": [{"name": n, **report_words.prepared(c)} for n, c in inputs.prepares],
@@ -55,6 +56,12 @@ def view(inputs: Inputs, title: str) -> dict[str, Any]:
         "glossary": report_words.GLOSSARY,
         "methods": report_words.METHOD_TEXT,
     }
+
+
+def unlikeness(inputs: Inputs) -> str:
+    """The picture of how unlike the training cells the predicted cells are; nothing where no summary says."""
+    figure = novelty_figure.unlikeness(inputs.predictions)
+    return inline(figures.png(figure)) if figure is not None else ""
 
 
 def training(part: Training) -> dict[str, Any]:
