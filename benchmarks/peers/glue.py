@@ -1,8 +1,9 @@
 """GLUE (Cao & Gao 2022) from scglue: its model for paired cells, and its own decoding of one modality from the other.
 
 As its tutorial: PCA-100 and LSI-100 as encoder inputs, NB likelihoods, peaks linked to genes whose body or 2 kb promoter they
-overlap, a pretraining and a second fit.  It draws its own validation cells (its fit takes a share, not a list) from training and
-validation cells.  Peaks are decoded as expected counts and given as the chance of at least one.
+overlap, a pretraining and a second fit (--setting max_epochs=N: at most so many epochs each).  It draws its own validation
+cells from training and validation cells (its fit takes a share, not a list).  Peaks are decoded as expected counts and
+given as the chance of at least one.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def main() -> None:
     scglue.config.DATALOADER_NUM_WORKERS = 0
     scglue.config.ARRAY_SHUFFLE_NUM_WORKERS = scglue.config.GRAPH_SHUFFLE_NUM_WORKERS = 1
     both, test = job.rows("train", "valid"), job.rows("test")
+    most = {"max_epochs": int(job.settings["max_epochs"])} if "max_epochs" in job.settings else {}
     with job.timed("train"), tempfile.TemporaryDirectory() as folder:
         graph = guidance(job)
         rna, atac = prepared(job, both)
@@ -69,7 +71,7 @@ def main() -> None:
             graph,
             model=scglue.models.PairedSCGLUEModel,
             init_kws={"random_seed": job.seed},
-            fit_kws={"directory": folder, "val_split": round(len(job.rows("valid")) / len(both), 3)},
+            fit_kws={"directory": folder, "val_split": round(len(job.rows("valid")) / len(both), 3), **most},
         )
     with job.timed("predict"):
         share = model.decode_data("atac", "rna", atac[test].copy(), graph)

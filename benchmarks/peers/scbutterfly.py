@@ -10,6 +10,7 @@ import os
 import tempfile
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from contract import Array, Job, read_job
 from scButterfly.butterfly import Butterfly
@@ -24,6 +25,8 @@ def build(job: Job, order: np.ndarray) -> Butterfly:
     parts = (list(map(int, job.rows(p))) for p in ("train", "test", "valid"))
     butterfly.load_data(rna, atac, *parts)
     butterfly.data_preprocessing(use_hvg=False, n_top_genes=None, filter_features=False, fpeaks=None)
+    for adata in (butterfly.RNA_data_p, butterfly.ATAC_data_p):  # it converts on GPUs only
+        adata.X = sp.csr_matrix(adata.X, dtype=np.float32)
     sizes = atac.var.groupby("chrom", sort=False).size()
     butterfly.construct_model(chrom_list=[int(n) for n in sizes])
     return butterfly
@@ -35,9 +38,15 @@ def to_cp10k(job: Job, predicted: Array) -> Array:
     return np.log1p(np.expm1(np.clip(predicted, 0, None)) * 1e4 / np.median(totals[totals > 0]))
 
 
+def dense(values: Array | sp.csr_matrix) -> Array:
+    return np.asarray(values.toarray() if sp.issparse(values) else values, np.float32)
+
+
 def main() -> None:
     job = read_job()
     torch.set_num_threads(job.threads)
+    if not torch.cuda.is_available():
+        torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # its discriminator's loss asks for a GPU in any case
     order = np.argsort(job.other.var["chrom"].astype(str).to_numpy(), kind="stable")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -49,8 +58,8 @@ def main() -> None:
             rna, peaks = butterfly.test_model(test_cluster=False, test_figure=False, output_data=False)
         os.chdir("/")
     atac = np.empty(peaks.shape, np.float32)
-    atac[:, order] = np.asarray(peaks.X)
-    job.write(rna=to_cp10k(job, np.asarray(rna.X)), atac=atac)
+    atac[:, order] = dense(peaks.X)
+    job.write(rna=to_cp10k(job, dense(rna.X)), atac=atac)
 
 
 if __name__ == "__main__":
