@@ -118,7 +118,8 @@ def _thresholds(found: Uncertainty, p: Array, true: Array) -> None:
     """Fill ``widen`` and ``trim``: each group's intervals get wider, or leave zero out, until the stated share is inside."""
     group = found.groups(p)
     for i, level in enumerate(LEVELS):
-        lower, upper, width = found.base(p, i)
+        lower, upper = found.base(p, i)
+        width = np.broadcast_to(found.units(lower, upper, i), p.shape)
         inside = covered((lower, upper), true)
         rank = _ranks(found.ratio(p, lower)) if found.scale in SPARSE else None
         for g in range(len(found.centres)):
@@ -234,9 +235,10 @@ def held_out(
             continue
         copy = type(model).build(model.settings, model.vocabulary)
         training.fit(copy, rest, held, device, seed=seed)
-        for s, t in set(directions) & set(copy.learned(rest)):
+        for s, t in sorted(set(directions) & set(copy.learned(rest))):
             parts[s, t].append(copy.calibration(_drawn(held.having(s, t), t, seed), s, t, device))
-    return {d: _put_together(p) if p else (valid.subset(np.zeros(0, int)), np.zeros((0, 0), np.float32)) for d, p in parts.items()}
+    none = (valid.subset(np.zeros(0, int)), np.zeros((0, 0), np.float32))
+    return {d: _put_together(p) if p else none for d, p in parts.items()}
 
 
 def _put_together(parts: list[tuple[Cells, Array]]) -> tuple[Cells, Array]:

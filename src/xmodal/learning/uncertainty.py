@@ -72,9 +72,10 @@ class Uncertainty:
         """Lower and upper end for predictions (cells, features), one of :data:`LEVELS`; inside the range of the scale."""
         index, p = LEVELS.index(level), in_range(predicted, self.scale)
         group = self.groups(p)
-        lower, upper, width = self.base(p, index)
+        lower, upper = self.base(p, index)
         widen = self.widen[index][group][:, None]
         if widen.any():
+            width = self.units(lower, upper, index)
             lower, upper = in_range(lower - widen * width, self.scale), in_range(upper + widen * width, self.scale)
         count = self.trim[index][group]
         for k in np.unique(count[count > 0]):
@@ -84,16 +85,24 @@ class Uncertainty:
             lower[rows] = np.where(ratio < limit, HAIR * p[rows], lower[rows])
         return lower, upper
 
-    def base(self, p: Array, index: int) -> tuple[Array, Array, Array]:
-        """Interval before the group's threshold, and the unit in which that widens it; (cells, features) each."""
+    def units(self, lower: Array, upper: Array, index: int) -> Array:
+        """The unit in which a group's threshold widens an interval, (cells, features) or (features,)."""
+        return upper - lower + self.floor[index] if self.scale in SPARSE else self.width
+
+    def base(self, p: Array, index: int) -> tuple[Array, Array]:
+        """Lower and upper end before the group's threshold, (cells, features) each."""
         if self.scale not in SPARSE:
-            return p, p, np.broadcast_to(self.width, p.shape)
-        steps = self.low.shape[1] - 1
-        place = np.minimum(np.sqrt(p * np.float32(1 / self.top)) * np.float32(steps), steps).astype(np.int16)
-        beyond = np.maximum(p - np.float32(self.top), 0)
-        lower = np.minimum(self.low[index][place] + beyond, p)
-        upper = in_range(np.maximum(self.high[index][place] + beyond, p), self.scale)
-        return lower, upper, upper - lower + self.floor[index]
+            return p, p
+        root = np.sqrt(p)
+        root *= np.float32((self.low.shape[1] - 1) / np.sqrt(self.top))
+        place = root.astype(np.int32)
+        # beyond the largest prediction that was calibrated the last step goes on; all in place, since this is done per value
+        beyond = np.maximum(p - np.float32(self.top), 0) if p.max(initial=0) > self.top else np.float32(0)
+        upper = np.maximum(np.take(self.high[index], place, mode="clip") + beyond, p)
+        lower = np.zeros_like(p)
+        if self.low[index].any():
+            np.minimum(np.take(self.low[index], place, mode="clip") + beyond, p, out=lower)
+        return lower, np.minimum(upper, 1, out=upper) if self.scale == fields.BINARY else upper
 
     def ratio(self, p: Array, lower: Array) -> Array:
         """Prediction over the feature's mean prediction where the interval holds zero, else infinite; (cells, features)."""
