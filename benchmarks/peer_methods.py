@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -181,6 +182,6 @@ def install(environment: str) -> None:
         measured([python, "-m", "pip", "install", "--quiet", "-r", str(wanted)], Used(), CAP_S, 1)
     except Failed as why:
         log.warning("%s: not installed, because %s", environment, why)
-        subprocess.run(["rm", "-rf", str(folder)], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
         return
     stamp.write_text(wanted.read_text())
