@@ -48,8 +48,9 @@ SCALES = (fields.LOG_CP10K, fields.BINARY, fields.CLR, fields.IDENTITY)
 class Novelty:
     """What the training cells of one modality look like.
 
-    ``profiles``: mean of each group, (groups, features).  ``strata``: (features,), of counts.  ``spread`` (features,) and
-    ``directions`` (directions, features): of values.  ``means``, ``spreads``: of the deviations at each depth, (knots,
+    ``profiles``: mean of each group, (groups, features).  ``strata``: (features,), and
+    ``correction`` of their expected shares: of counts.  ``spread`` (features,) and ``directions`` (directions, features): of
+    values.  ``means``, ``spreads``: of the deviations at each depth, (knots,
     numbers), the log depths being ``knots``; ``correlation`` (numbers, numbers).  ``calibration``: quantiles of the odds
     of training cells at each depth, and the mean excess over the last one, (knots, quantiles + 1).
     """
@@ -57,6 +58,7 @@ class Novelty:
     scale: str
     profiles: Array
     strata: npt.NDArray[np.int32]
+    correction: Array
     spread: Array
     directions: Array
     knots: Array
@@ -101,7 +103,8 @@ class Novelty:
     def _view(self, there: npt.NDArray[np.bool_]) -> views.View:
         profiles = self.profiles.astype(np.float64)
         if len(self.strata):
-            return views.of_counts(profiles, self.strata, self.scale == fields.BINARY, there)
+            expect = views.expectation(profiles, self.strata, self.scale == fields.BINARY, there)
+            return views.of_counts(expect, self.correction.astype(np.float64))
         return views.of_values(profiles, self.spread.astype(np.float64), self.directions.astype(np.float64), self.scale, there)
 
     def odds(self, deviation: Float, depth: Float, known: npt.NDArray[np.bool_]) -> Float:
@@ -171,12 +174,17 @@ def fit(counts: sp.csr_matrix, likelihood: str, scale: str, seed: int = 0) -> No
     x = sp.csr_matrix((x > 0).astype(np.float32)) if binary else x
     there = np.ones(x.shape[1], bool)
 
-    def viewer(part: sp.csr_matrix) -> views.View:
-        return views.of_counts(_profiles(part, seed), views.strata_of(part), binary, there)
-
-    empty = np.zeros(0, np.float32)
-    parts = (_profiles(x, seed), views.strata_of(x), empty, empty.reshape(0, 0))
-    return _calibrated(fields.BINARY if binary else scale, parts, _deviations(x, viewer, THINNED, rng))
+    fold = _folds(x.shape[0], rng)
+    expects = [
+        views.expectation(_profiles(x[fold != k], seed), views.strata_of(x[fold != k]), binary, there) for k in range(FOLDS)
+    ]
+    told = [expect(x[fold == k]) for k, expect in enumerate(expects)]
+    found, expected = (np.sum([t[i].T @ t[2] for t in told], 0) + 1 for i in (0, 1))
+    correction = found / expected
+    each = [views.of_counts(expect, correction) for expect in expects]
+    parts = {"profiles": _profiles(x, seed), "correction": correction, "spread": np.zeros(0), "directions": np.zeros((0, 0))}
+    held = _deviations(x, fold, each, THINNED, rng)
+    return _calibrated(fields.BINARY if binary else scale, views.strata_of(x), parts, held)
 
 
 def _fit_values(x: sp.csr_matrix, scale: str, rng: np.random.Generator, seed: int) -> Novelty | None:
@@ -195,26 +203,29 @@ def _fit_values(x: sp.csr_matrix, scale: str, rng: np.random.Generator, seed: in
         left = np.vstack([views.residuals(part[h], centres_of(part[~h]), spread, scale, there) for h in (half, ~half)])
         return centres_of(part), np.linalg.svd(left - left.mean(0), full_matrices=False)[2][:count]
 
-    def viewer(part: sp.csr_matrix) -> views.View:
+    def view(part: sp.csr_matrix) -> views.View:
         centres, directions = learned(part)
         return views.of_values(centres, spread, directions, scale, there)
 
+    fold = _folds(x.shape[0], rng)
     centres, directions = learned(x)
+    parts = {"profiles": centres, "correction": np.zeros(0), "spread": spread, "directions": directions}
     # proteins are not thinned: most of their counts are background, which a shallower run does not thin alike
-    found = _deviations(x, viewer, (1.0,), rng)
-    return _calibrated(scale, (centres, np.zeros(0, np.int32), spread, directions), found)
+    held = _deviations(x, fold, [view(x[fold != k]) for k in range(FOLDS)], (1.0,), rng)
+    return _calibrated(scale, np.zeros(0, np.int32), parts, held)
 
 
 def _folds(cells: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     return rng.permutation(np.arange(cells) * FOLDS // cells)
 
 
-def _deviations(x: sp.csr_matrix, viewer: Any, parts: tuple[float, ...], rng: np.random.Generator) -> list[Any]:
-    """Deviations (cells, numbers) and depths of cells that ``viewer`` was not fitted to, whole and thinned."""
-    fold = _folds(x.shape[0], rng)
+def _deviations(
+    x: sp.csr_matrix, fold: Any, each: list[views.View], parts: tuple[float, ...], rng: np.random.Generator
+) -> list[Float]:
+    """Deviations (cells, numbers) and depths of the cells of each fold, whole and thinned, in the view of the other folds."""
     found = []
-    for k in range(FOLDS):
-        view, held = viewer(x[fold != k]), x[fold == k]
+    for k, view in enumerate(each):
+        held = x[fold == k]
         for part in parts:
             deviation, depth = view(held if part == 1 else views.thinned(held, part, rng))
             some = depth > 0
@@ -222,7 +233,9 @@ def _deviations(x: sp.csr_matrix, viewer: Any, parts: tuple[float, ...], rng: np
     return [np.concatenate([f[i] for f in found]) for i in range(2)]
 
 
-def _calibrated(scale: str, parts: Any, found: list[Any]) -> Novelty | None:
+def _calibrated(
+    scale: str, strata: npt.NDArray[np.int32], parts: dict[str, Float], found: list[Float]
+) -> Novelty | None:
     """The deviations' mean and spread at each depth, their correlation, and how odd the whole training cells are."""
     deviation, depth = found
     if not len(depth):
@@ -237,10 +250,8 @@ def _calibrated(scale: str, parts: Any, found: list[Any]) -> Novelty | None:
     spreads = np.sqrt(np.maximum(weights @ deviation**2 - means**2, 0)) + 1e-6
     z = (deviation - _at(log_depth, knots, means)) / _at(log_depth, knots, spreads)
     correlation = z.T @ z / len(z)
-    profiles, strata, spread, directions = parts
     learned = {"knots": knots, "means": means, "spreads": spreads, "correlation": correlation, "calibration": np.zeros(0)}
-    values = {"profiles": profiles, "spread": spread, "directions": directions, **learned}
-    known = Novelty(scale=scale, strata=strata, **{k: v.astype(np.float32) for k, v in values.items()})
+    known = Novelty(scale=scale, strata=strata, **{k: v.astype(np.float32) for k, v in {**parts, **learned}.items()})
     everything = np.ones(known.profiles.shape[1], bool)
     odds = known.odds(deviation, depth, known._known(everything))
     near = max(FEWEST, len(odds) // len(knots))

@@ -20,6 +20,7 @@ from xmodal.fields import CLR
 
 Float = npt.NDArray[np.float64]
 View = Callable[[sp.csr_matrix], tuple[Float, Float]]
+Expectation = Callable[[sp.csr_matrix], tuple[Float, Float, Float]]
 STRATA = 20
 EVEN = 0.5  # strata hold equal sums of counts ** EVEN: between equal numbers of features (0) and of counts (1)
 SMOOTH = 0.05  # share of the average feature that a feature without any count gets
@@ -43,24 +44,42 @@ def strata_of(x: sp.csr_matrix) -> npt.NDArray[np.int32]:
     return strata
 
 
-def of_counts(profiles: Float, strata: npt.NDArray[np.int32], binary: bool, there: npt.NDArray[np.bool_]) -> View:
-    """Cells (CSR counts) -> residuals (cells, STRATA) and counts (cells,), over the features that are ``there``."""
+def of_counts(expect: Expectation, correction: Float) -> View:
+    """Cells (CSR counts) -> deviations (cells, STRATA) and counts (cells,).
+
+    ``correction`` (STRATA,): what new cells have over what is expected; features seen rarely are commoner than they seemed.
+    """
+
+    def view(x: sp.csr_matrix) -> tuple[Float, Float]:
+        found, expected, total = expect(x)
+        expected = expected * correction
+        expected /= np.maximum(expected.sum(1, keepdims=True), 1e-300)
+        half = 0.25 / np.maximum(total, 1)[:, None]
+        return np.sqrt(found + half) - np.sqrt(expected + half), total
+
+    return view
+
+
+def expectation(profiles: Float, strata: npt.NDArray[np.int32], binary: bool, there: npt.NDArray[np.bool_]) -> Expectation:
+    """Cells (CSR counts) -> shares found and expected in each stratum, (cells, STRATA), and counts (cells,).
+
+    Over the features that are ``there``; expected by the profile, (groups, features), that explains the cell best.
+    """
     own = np.where(there, profiles, 0)
     own = own / np.maximum(own.sum(1, keepdims=True), 1e-300)
     member = sp.csr_matrix((np.ones(len(strata)), (np.arange(len(strata)), strata)), (len(strata), STRATA))
     log_own = np.log(np.where(there, np.maximum(own, 1e-300), 1)).T.copy()  # (features, groups)
     table = _saturated(own, member) if binary else np.asarray(own @ member)[None]
 
-    def view(x: sp.csr_matrix) -> tuple[Float, Float]:
+    def expect(x: sp.csr_matrix) -> tuple[Float, Float, Float]:
         x = sp.csr_matrix((x > 0) if binary else x, dtype=np.float64)
         total = np.asarray(x.sum(1)).ravel()
         n = np.maximum(total, 1)[:, None]
         best = np.asarray(x @ log_own).argmax(1)
         expected = table[0, best] if len(table) == 1 else _between(table, best, n.ravel())
-        found = (x @ member).toarray() / n
-        return np.sqrt(found + 0.25 / n) - np.sqrt(expected + 0.25 / n), total
+        return (x @ member).toarray() / n, expected, total
 
-    return view
+    return expect
 
 
 def _saturated(own: Float, member: sp.csr_matrix) -> Float:
