@@ -14,7 +14,7 @@ from xmodal.data.batches import joined
 from xmodal.learning import training
 from xmodal.learning.uncertainty import LEVELS, SPARSE, Uncertainty, in_range, nearest
 from xmodal.models.base import CrossModalModel, GradientSettings
-from xmodal.scores.metrics import Matrix, feature_pearson, feature_ranking
+from xmodal.scores.metrics import Matrix, blocks, feature_pearson, feature_ranking
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,7 @@ FOLDS = 5
 GROUPS = 8  # more, or of 25 cells, did not bring the coverage of types nearer (cortex, CITE-seq)
 GRID = 256
 ENTRIES = 24_000_000  # values made dense at once
+SORTED = 4_000_000  # values in which groups and thresholds are found: ten times as many bytes are held for each
 DRAW = 2_000_000  # values of which the quantiles are taken
 MIN_BIN = 200  # values in a bin of the prediction: ten of them lie beyond a 95 % quantile
 MIN_SEEN = 5  # as in scores/scoring.py: a feature seen in fewer cells cannot be judged
@@ -42,7 +43,8 @@ def fit(predicted: Array, true: Array, scale: str, seed: int = 0) -> Uncertainty
     mean = np.maximum(p.mean(0), TINY) if scale in SPARSE else p.mean(0)
     spread = np.sqrt(np.maximum(mean, 1e-4)) if scale in SPARSE else np.maximum(p.std(0), TINY)
     weight = (1 / spread).astype(np.float32)
-    centres = _centres(p, mean, weight, seed)
+    part = _rows(len(p), max(4 * MIN_CELLS, SORTED // p.shape[1]), seed)
+    centres = _centres(p[part], mean, weight, seed)
     empty = np.zeros((len(LEVELS), 0), np.float32)
     top, low, high = _tables(p, true, seed) if scale in SPARSE else (1.0, empty, empty)
     error = np.sqrt(np.square(p - true).mean(0))
@@ -61,13 +63,22 @@ def fit(predicted: Array, true: Array, scale: str, seed: int = 0) -> Uncertainty
         widen=np.zeros(shape, np.float32),
         trim=np.zeros(shape, np.int32),
         reliability=reliability(p, true, scale),
-        seen=(true != 0).sum(0).astype(np.int32),
+        seen=np.count_nonzero(true, 0).astype(np.int32),
         coverage=np.zeros((len(LEVELS), p.shape[1]), np.float32),
     )
-    _thresholds(found, p, true)
+    _thresholds(found, p[part], true[part])
     for i, level in enumerate(LEVELS):
-        found.coverage[i] = covered(found.bounds(p, level), true).mean(0)
+        for s in blocks(len(p)):
+            found.coverage[i] += covered(found.bounds(p[s], level), true[s]).sum(0)
+    found.coverage[:] /= len(p)
     return found
+
+
+def _rows(cells: int, most: int, seed: int) -> slice | npt.NDArray[np.int64]:
+    """At most so many of the cells, drawn."""
+    if cells <= most:
+        return slice(None)
+    return np.sort(np.random.default_rng(seed).choice(cells, most, replace=False))
 
 
 def covered(bounds: tuple[Array, Array], true: Array) -> npt.NDArray[np.bool_]:
@@ -76,8 +87,7 @@ def covered(bounds: tuple[Array, Array], true: Array) -> npt.NDArray[np.bool_]:
 
 def _tables(p: Array, true: Array, seed: int) -> tuple[float, Array, Array]:
     """The largest prediction, and the quantiles of the truth at both ends of each level, (levels, GRID) over its square root."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.choice(p.size, min(DRAW, p.size), replace=False) if p.size > DRAW else slice(None)
+    drawn = np.random.default_rng(seed).integers(0, p.size, DRAW) if p.size > DRAW else slice(None)
     x, y = p.ravel()[drawn], true.ravel()[drawn]
     order = np.argsort(x, kind="stable")
     x, y = x[order], y[order]
@@ -166,9 +176,11 @@ def reliability(p: Array, true: Array, scale: str) -> Array:
 
 def _error_of_z(p: Array, true: Array, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Standard error of Fisher's z of each feature by the delta method, (features,)."""
-    x, y = ((a - a.mean(0)) / np.maximum(a.std(0), TINY) for a in (p, true))
-    influence = x * y - (np.square(x) + np.square(y)) * (value / 2).astype(np.float32)
-    error: npt.NDArray[Any] = np.sqrt(np.square(influence).mean(0) / len(p)) / (1 - value**2)
+    error = np.zeros(p.shape[1])
+    for s in blocks(p.shape[1]):
+        x, y = ((a[:, s] - a[:, s].mean(0)) / np.maximum(a[:, s].std(0), TINY) for a in (p, true))
+        influence = x * y - (np.square(x) + np.square(y)) * (value[s] / 2).astype(np.float32)
+        error[s] = np.sqrt(np.square(influence).mean(0) / len(p)) / (1 - value[s] ** 2)
     return error
 
 
@@ -250,7 +262,5 @@ def _put_together(parts: list[tuple[Cells, Array]]) -> tuple[Cells, Array]:
 
 def _drawn(cells: Cells, target: str, seed: int) -> Cells:
     """At most as many cells as can be made dense at once."""
-    most = max(4 * MIN_CELLS, ENTRIES // len(cells.vocabulary[target]))
-    if len(cells) <= most:
-        return cells
-    return cells.subset(np.sort(np.random.default_rng(seed).choice(len(cells), most, replace=False)))
+    rows = _rows(len(cells), max(4 * MIN_CELLS, ENTRIES // len(cells.vocabulary[target])), seed)
+    return cells if isinstance(rows, slice) else cells.subset(rows)
