@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from xmodal.data.batches import joined
 from xmodal.errors import InputRefused
 from xmodal.learning.training_state import Keeper
 from xmodal.models.base import CrossModalModel, GradientSettings
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Row = dict[str, float]
+Scheduler = torch.optim.lr_scheduler.LRScheduler
+REFIT_RATE = 0.25  # of the highest rate
+WARM_UP = 0.3  # share of the epochs in which the rate of one cycle rises
 
 
 @dataclass
@@ -36,7 +40,7 @@ class Running:
 
     model: CrossModalModel
     optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau
+    scheduler: Scheduler
     shuffle: torch.Generator
     fit: Fit
     best: dict[str, torch.Tensor]
@@ -73,6 +77,8 @@ def fit(
     model.eval()
     with torch.no_grad():
         model.finish(valid if len(valid) else train)
+    if isinstance(settings, GradientSettings) and settings.epochs and len(valid):
+        _refit(running, settings, joined(train, valid), device)
     return running.fit
 
 
@@ -82,12 +88,24 @@ def start(model: CrossModalModel, seed: int) -> Running:
     if not isinstance(settings, GradientSettings):
         settings = GradientSettings(epochs=0)
     parameters = list(model.parameters()) or [torch.nn.Parameter(torch.zeros(1))]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience
-    )
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    scheduler: Scheduler
+    if settings.schedule == "onecycle":
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: one_cycle(epoch, settings.epochs))
+    else:
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience
+        )
     shuffle = torch.Generator().manual_seed(seed)
     return Running(model, optimizer, scheduler, shuffle, Fit(), _copy(model))
+
+
+def one_cycle(epoch: int, epochs: int) -> float:
+    """Share of the highest rate: up from a 25th over the first epochs, then down a cosine to nearly nothing (Smith 2018)."""
+    rise = max(1.0, WARM_UP * epochs)
+    if epoch < rise:
+        return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * (epoch + 1) / (rise + 1)))
+    return max(1e-3, 0.5 * (1 + math.cos(math.pi * (epoch - rise + 1) / (epochs - rise + 1))))
 
 
 def _epochs(
@@ -103,7 +121,10 @@ def _epochs(
                 do="lower the learning rate: --set learning_rate=0.001",
             )
         result.history.append(row)
-        running.scheduler.step(row["valid_loss"])
+        if isinstance(running.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            running.scheduler.step(row["valid_loss"])
+        else:
+            running.scheduler.step()
         if row["valid_loss"] < result.best_loss:
             result.best_loss, result.best_epoch, running.best = row["valid_loss"], running.epoch, _copy(running.model)
         log.info(
@@ -118,12 +139,21 @@ def _epochs(
         keeper.epoch_done(running)
 
 
-def _one_epoch(running: Running, settings: GradientSettings, cells: tuple[Cells, Cells], device: torch.device) -> Row:
-    train, valid = cells
-    rate = running.optimizer.param_groups[0]["lr"]
-    running.model.train()
+def _refit(running: Running, settings: GradientSettings, cells: Cells, device: torch.device) -> None:
+    """A few epochs on all cells at a falling rate, when nothing is left to choose."""
+    model = running.model.to(device).train()
+    for epoch in range(settings.refit_epochs):
+        for group in running.optimizer.param_groups:
+            group["lr"] = REFIT_RATE * settings.learning_rate * one_cycle(epoch, settings.refit_epochs)
+        loss = _pass(running, settings, cells, device)
+        log.info("all cells, epoch %d/%d  loss %.4f", epoch + 1, settings.refit_epochs, sum(loss.values()))
+    model.eval()
+
+
+def _pass(running: Running, settings: GradientSettings, cells: Cells, device: torch.device) -> Row:
+    """All minibatches of ``cells`` once; the mean of each loss term."""
     totals = Means()
-    for batch in train.minibatches(settings.batch_size, running.shuffle):
+    for batch in cells.minibatches(settings.batch_size, running.shuffle):
         terms = running.model.loss(batch.to(device))
         if not terms:  # a last minibatch of single cells of different modalities teaches nothing
             continue
@@ -133,8 +163,16 @@ def _one_epoch(running: Running, settings: GradientSettings, cells: tuple[Cells,
         torch.nn.utils.clip_grad_norm_(running.model.parameters(), settings.clip)
         running.optimizer.step()
         totals.add(terms, len(batch))
+    return totals.means()
+
+
+def _one_epoch(running: Running, settings: GradientSettings, cells: tuple[Cells, Cells], device: torch.device) -> Row:
+    train, valid = cells
+    rate = running.optimizer.param_groups[0]["lr"]
+    running.model.train()
+    means = _pass(running, settings, train, device)
     held = evaluate(running.model, valid if len(valid) else train, settings.batch_size, device)
-    row = {"train_loss": sum(totals.means().values()), "valid_loss": sum(held.values())}
+    row = {"train_loss": sum(means.values()), "valid_loss": sum(held.values())}
     return {**row, **{f"valid_{k}": v for k, v in held.items()}, "learning_rate": rate}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +32,16 @@ class GradientSettings(ModelSettings):
     learning_rate: float = Field(0.01, gt=0, description="Learning rate of Adam.")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay (decoupled, as in AdamW).")
     patience: int = Field(25, ge=1, description="Epochs without a better validation loss before training stops.")
+    schedule: Literal["plateau", "onecycle"] = Field(
+        "plateau", description="Learning rate: falls when validation stalls, or one cycle over all epochs."
+    )
     plateau_patience: int = Field(
         15, ge=1, description="Epochs without a better validation loss before the rate falls."
     )
     plateau_factor: float = Field(0.1, gt=0, lt=1, description="What the rate is multiplied with then.")
+    refit_epochs: int = Field(
+        0, ge=0, description="Epochs on training and validation cells after everything is chosen."
+    )
     clip: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
 
 

@@ -1,0 +1,110 @@
+"""A small network from one modality to another, trained on cells mixed with their neighbours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from xmodal import fields
+from xmodal.models.layers import drawn
+from xmodal.models.mean import column_means
+from xmodal.models.parts.sparse import SparseLinear
+
+if TYPE_CHECKING:
+    from xmodal.data.batches import Batch, Cells
+    from xmodal.data.vocabulary import Modality
+
+NEIGHBOURS = 3
+MIXED = 0.7  # share of training cells that are mixed with a neighbour
+Form = Literal["values", "shares"]
+
+
+class DirectNet(nn.Module):
+    """Sparse layer -> LayerNorm, GELU, dropout -> bottleneck -> features of the target.
+
+    In training a cell is mixed, before the first nonlinearity, with one of its nearest neighbours in the minibatch (by state), and its
+    target with theirs: mixup (Zhang et al. 2018) kept within cell states, which teaches the first layer far more than single shallow cells do.
+    ``form``: what the outputs are: ``values`` (squared error), or ``shares`` of the open peaks (multinomial; to be multiplied with the
+    target's expected depth).  ``own``: how much of a training target is the cell's own; the rest is the mean of its neighbours.
+    """
+
+    def __init__(
+        self,
+        source: Modality,
+        target: Modality,
+        form: Form,
+        widths: tuple[int, int],
+        dropout: tuple[float, float],
+        own: float,
+    ):
+        super().__init__()
+        self.source, self.target, self.form, self.own = source, target, form, own
+        hidden, bottleneck = widths
+        self.first = SparseLinear(len(source), hidden, dropout[0])
+        self.depth = nn.Linear(1, hidden, bias=False)
+        self.body = nn.Sequential(
+            nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(dropout[1]), nn.Linear(hidden, bottleneck)
+        )
+        self.out = nn.Linear(bottleneck, len(target))
+        nn.init.normal_(self.out.weight, std=0.05)
+        self.register_buffer("scale", torch.ones(len(source)))
+        self.register_buffer("centre", torch.zeros(len(source)))
+        self.register_buffer("variance", torch.ones(()))
+
+    @torch.no_grad()
+    def prepare(self, cells: Cells) -> None:
+        """Input scales and output bias, from cells that have both modalities."""
+        s, t = self.source, self.target
+        if s.scale != fields.BINARY:
+            values = torch.from_numpy(cells.values(s.name, drawn(len(cells), len(s))))
+            spread = values.std(0, correction=0)
+            self.get_buffer("scale").copy_(torch.where(spread > 1e-3, spread, torch.inf))
+            if s.likelihood == fields.GAUSSIAN:
+                self.get_buffer("centre").copy_(values.mean(0))
+        mean = column_means(cells, t.name)
+        if self.form == "values":
+            self.out.bias.copy_(mean)
+            true = torch.from_numpy(cells.values(t.name, drawn(len(cells), len(t))))
+            self.get_buffer("variance").copy_(true.var(0, correction=0).mean().clamp(min=1e-6))
+        else:
+            self.out.bias.copy_(torch.log((mean * len(cells) + 0.5) / (mean.sum() * len(cells) + 0.5 * len(mean))))
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """What the first layer reads, (cells, features); zero stays zero where the scale has a zero."""
+        x = batch.values[self.source.name]
+        if self.source.scale == fields.BINARY:
+            return x / x.sum(1, keepdim=True).clamp(min=1).sqrt()
+        if self.source.likelihood == fields.GAUSSIAN:
+            return ((x - self.get_buffer("centre")) / self.get_buffer("scale")).clamp(-5, 5)
+        return x / self.get_buffer("scale")
+
+    def before(self, batch: Batch, depth: Tensor) -> Tensor:
+        """Output of the linear part, (cells, hidden); ``depth``: z-score, (cells, 1)."""
+        return self.first(self.inputs(batch)) + self.depth(depth)
+
+    def forward(self, batch: Batch, depth: Tensor) -> Tensor:
+        """Values or shares, (cells, features of the target)."""
+        out: Tensor = self.out(self.body(self.before(batch, depth)))
+        return out.softmax(1) if self.form == "shares" else out
+
+    def loss(self, batch: Batch, depth: Tensor, similar: Tensor) -> Tensor:
+        """Mean loss of the minibatch; ``similar``: similarity of states, (cells, cells)."""
+        hidden, true = self.before(batch, depth), batch.values[self.target.name]
+        if self.training and len(batch) > NEIGHBOURS:
+            hidden, true = self._mixed(hidden, true, similar)
+        outputs = self.out(self.body(hidden))
+        if self.form == "values":
+            return (outputs - true).square().mean() / self.get_buffer("variance")
+        share = true / true.sum(1, keepdim=True).clamp(min=1e-6)
+        return -(share * outputs.log_softmax(1)).sum(1).mean() / 5
+
+    def _mixed(self, hidden: Tensor, true: Tensor, similar: Tensor) -> tuple[Tensor, Tensor]:
+        near = similar.fill_diagonal_(-torch.inf).topk(NEIGHBOURS, 1).indices
+        if self.own < 1:
+            true = self.own * true + (1 - self.own) * true[near].mean(1)
+        rows = torch.arange(len(true), device=true.device)
+        other = near[rows, torch.randint(NEIGHBOURS, (len(true),), device=true.device)]
+        part = 0.5 * (torch.rand(len(true), 1, device=true.device) < MIXED)
+        return hidden.lerp(hidden[other], part), true.lerp(true[other], part)
