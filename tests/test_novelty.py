@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from conftest import call_xmodal
 from helpers_data import REAL, needs_real
 from xmodal import fields
+from xmodal.errors import InputRefused
 from xmodal.learning import checkpoint, novelty
 from xmodal.learning.novelty import LIMIT, Novelty
 
@@ -139,3 +140,15 @@ def test_the_report_shows_the_scores_beside_those_of_training_cells(tmp_path: Pa
     assert done.code == 0, done.err
     page = (tmp_path / "page.html").read_text()
     assert "How unlike the training cells are they?" in page and "the 2 highest of each cell" in page
+
+
+def test_a_checkpoint_whose_profile_is_cut_is_refused(tmp_path: Path) -> None:
+    tensors = known(*CASES[0]).tensors()
+    del tensors["correction"]
+    with pytest.raises(TypeError):
+        Novelty.from_tensors(tensors)
+    loaded = checkpoint.load(Path(__file__).parent / "golden" / "mean-format1.safetensors")
+    cut = type("Cut", (), {"tensors": lambda self: tensors})()
+    checkpoint.save(tmp_path / "model.safetensors", loaded.model, loaded.header["training"], {"rna": cut})
+    with pytest.raises(InputRefused, match="corrupt.*what the training cells looked like"):
+        checkpoint.load(tmp_path / "model.safetensors")

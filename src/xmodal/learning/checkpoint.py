@@ -137,7 +137,11 @@ def load(path: Path) -> Checkpoint:
     model = model_class.build(settings, vocabulary)
     _fill(path, model, _under("model.", tensors))
     known = {m: _under(f"novelty.{m}.", tensors) for m in vocabulary}
-    loaded = Checkpoint(model.eval(), header, {m: Novelty.from_tensors(t) for m, t in known.items() if t})
+    try:
+        novelty = {m: Novelty.from_tensors(t) for m, t in known.items() if t}
+    except (KeyError, TypeError, IndexError) as error:
+        raise corrupt(path, f"what the training cells looked like: {error}") from None
+    loaded = Checkpoint(model.eval(), header, novelty)
     for s, t in loaded.directions:
         if errors := _under(f"uncertainty.{s}.{t}.", tensors):
             try:
