@@ -295,6 +295,16 @@ def test_a_checkpoint_from_before_them_predicts_without(tmp_path: Path) -> None:
     assert "before they existed" in json.loads(out.uns["xmodal"]["settings"])["interval"]["why"]
 
 
+def test_intervals_of_an_old_checkpoint_stay_what_they_were(tmp_path: Path) -> None:
+    """The golden checkpoint with intervals: trained by `xmodal train tests/golden/cells.h5mu --model linear`; never rewritten."""
+    folder = GOLDEN / "intervals"
+    predict(folder / "linear-format1.safetensors", GOLDEN / "cells.h5mu", tmp_path / "p.h5ad", to="rna", by="atac")
+    out, then = ad.read_h5ad(tmp_path / "p.h5ad"), np.load(folder / "expected.npz")
+    for name, layer in (("lower", fields.LOWER), ("upper", fields.UPPER)):  # rounding may move a zero over an edge
+        assert np.isclose(out.layers[layer], then[name], rtol=1e-4, atol=1e-5).mean() > 0.999
+    assert list(out.var[fields.TRUST]) == list(then["trust"])
+
+
 def test_errors_are_those_of_cells_the_model_did_not_see(held: Path) -> None:
     from xmodal import registry
     from xmodal.data.batches import cells_of

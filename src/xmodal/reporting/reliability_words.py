@@ -82,6 +82,15 @@ def intervals(about: dict[str, Any]) -> list[str]:
     return lines
 
 
+def of_training(metrics: dict[str, Any]) -> dict[str, str]:
+    """The same for each direction of a trained model, by what it is called in the table of facts."""
+    rows = {}
+    for direction, about in (metrics.get("uncertainty") or {}).items():
+        source, _, target = str(direction).partition(" -> ")
+        rows[f"{shown(source)} → {shown(target)}, on {number(about.get('cells'))} held-out cells"] = features(target, about)
+    return rows
+
+
 def of_summary(content: dict[str, Any]) -> str:
     """The same for a prediction that was not compared with anything; nothing where the model does not know."""
     about = content.get("interval") or {}

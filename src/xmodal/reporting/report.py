@@ -70,7 +70,9 @@ def training(part: Training) -> dict[str, Any]:
     curve = ""
     if len(part.history) > 1 and losses:
         curve = inline(figures.png(figures.learning(part.history, int(part.metrics.get("best_epoch") or 0))))
-    return {"name": part.name, "curve": curve, **report_words.training(part)}
+    found = report_words.training(part)
+    found["facts"] |= reliability_words.of_training(part.metrics)
+    return {"name": part.name, "curve": curve, **found}
 
 
 def result(evaluation: Evaluation, name: str) -> dict[str, Any]:
