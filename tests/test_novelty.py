@@ -104,6 +104,23 @@ def test_predictions_say_it_for_each_cell(prepared: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(beside[fields.NOVELTY], obs[fields.NOVELTY].reindex(beside.index))
 
 
+def test_a_file_with_scores_can_be_predicted_again(prepared: Path, tmp_path: Path) -> None:
+    mdata = mu.read_h5mu(prepared)
+    cells = mu.MuData({"rna": mdata["rna"].copy(), "atac": mdata["atac"][:300].copy()})  # the other cells lack atac
+    cells.write_h5mu(tmp_path / "some.h5mu")
+    common = ("--threads", 1, "--quiet")
+    assert call_xmodal("train", prepared, "--model", "mean", "--output-dir", tmp_path / "m", *common).code == 0
+    before, model = tmp_path / "some.h5mu", tmp_path / "m" / "model.safetensors"
+    for target in ("atac", "rna"):
+        after = tmp_path / f"{target}.h5mu"
+        done = call_xmodal("predict", before, "--to", target, "--checkpoint", model, "--output", after, *common)
+        assert done.code == 0, done.err
+        before = after
+    both = mu.read_h5mu(before)
+    assert both["atac"].obs[fields.UNLIKE].dtype == bool and fields.UNLIKE not in both.obs
+    assert np.isfinite(both["rna"].obs[fields.NOVELTY]).sum() <= 300
+
+
 def test_checkpoints_of_the_first_form_still_judge(tmp_path: Path) -> None:
     folder = Path(__file__).parent / "golden"
     loaded = checkpoint.load(folder / "linear-format1.safetensors")
@@ -150,5 +167,5 @@ def test_a_checkpoint_whose_profile_is_cut_is_refused(tmp_path: Path) -> None:
     loaded = checkpoint.load(Path(__file__).parent / "golden" / "mean-format1.safetensors")
     cut = type("Cut", (), {"tensors": lambda self: tensors})()
     checkpoint.save(tmp_path / "model.safetensors", loaded.model, loaded.header["training"], {"rna": cut})
-    with pytest.raises(InputRefused, match="corrupt.*what the training cells looked like"):
+    with pytest.raises(InputRefused, match=r"corrupt.*what the training cells looked like"):
         checkpoint.load(tmp_path / "model.safetensors")

@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from xmodal import outputs
 from xmodal.data.intervals import split_peaks
 from xmodal.errors import InputRefused
-from xmodal.fields import ATAC, DEPTH, FLAG_EMPTY, GENOME, PROTEIN, RNA, UNS
+from xmodal.fields import ATAC, DEPTH, FLAG_EMPTY, GENOME, NOVELTY, PROTEIN, RNA, UNLIKE, UNS
 
 log = logging.getLogger(__name__)
 FEATURE_TYPES = {"Gene Expression": RNA, "Peaks": ATAC, "Antibody Capture": PROTEIN}
@@ -217,7 +217,7 @@ def _merge_labels(mdata: mu.MuData) -> None:
 
     Where modalities disagree the first one (rna) wins, with a warning for labels.
     """
-    own = {DEPTH, FLAG_EMPTY}
+    own = {DEPTH, FLAG_EMPTY, NOVELTY, UNLIKE}  # of one modality's cells, so no labels
     before = set(mdata.obs.columns)
     order = sorted(mdata.mod, key=lambda m: (m != RNA, m))
     for name in order:
