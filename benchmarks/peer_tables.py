@@ -11,7 +11,7 @@ from common import SHOWN
 from peer_methods import Method
 
 log = logging.getLogger("benchmark")
-REFERENCE = "pls10"  # ratios are to this method, in the same run
+REFERENCES = ("pls10", "linear")  # ratios are to PLS-10 in the same run; where no peer ran, `linear` is the same method
 SCORES = {**SHOWN, "protein": SHOWN["rna"]}
 CHANCE = {"peak_auroc": 0.5, "cell_auroc": 0.5}  # ratios are of what is above chance
 WORDS = {
@@ -69,6 +69,10 @@ def ratio(own: Interval | None, base: Interval | None, score: str) -> str:
     return f"{(own[0] - chance) / (base[0] - chance):.2f}"
 
 
+def reference(runs: Runs) -> list[dict[str, Any]]:
+    return next((runs[m] for m in REFERENCES if runs.get(m)), [])
+
+
 def shown_scores(runs: Runs, target: str) -> list[str]:
     """Scores that at least one method has."""
     return [s for s in SCORES[target] if any(interval(r, target, s) for r in runs.values())]
@@ -92,7 +96,7 @@ def target_tables(runs: Runs, target: str, source: str, methods: dict[str, Metho
         [methods[m].shown, str(len(runs[m])), *(text(interval(runs[m], target, s)) for s in scores)] for m in rows
     ]
     lines = [f"**{given} -> {label}**: median [least, most] over seeds", "", *table(["method", "runs", *words], values)]
-    base = runs.get(REFERENCE, [])
+    base = reference(runs)
     if not base:
         return lines
     ratios = [
@@ -119,8 +123,8 @@ def notes(found: dict[str, Any], runs: Runs, methods: dict[str, Method], name: s
         if name not in method.sets:
             continue
         if runs.get(m):
-            if chosen := [r["chosen"] for r in runs[m] if r.get("chosen")]:
-                lines.append(f"- {method.shown}: chosen {'; '.join(_said(c) for c in chosen)}. {method.note}".rstrip())
+            if chosen := list(dict.fromkeys(_said(r["chosen"]) for r in runs[m] if r.get("chosen"))):
+                lines.append(f"- {method.shown}: chosen {'; '.join(chosen)}. {method.note}".rstrip())
             elif method.note:
                 lines.append(f"- {method.shown}: {method.note}")
             continue
@@ -211,6 +215,8 @@ def _plot(runs: Runs, about: dict[str, Any], methods: dict[str, Method], path: P
 
 def _panel(axis: Any, runs: Runs, order: list[str], what: tuple[str, str], methods: dict[str, Method]) -> None:
     target, score = what
+    if score == "variance_ratio_hvg":
+        axis.set_xscale("symlog", linthresh=0.05)  # gene activity is far off
     for y, m in enumerate(order):
         got = interval(runs[m], target, score)
         if got is None:
@@ -218,13 +224,11 @@ def _panel(axis: Any, runs: Runs, order: list[str], what: tuple[str, str], metho
         colour = "#b2182b" if m == "auto" else "#2166ac" if methods[m].model else "#555555"
         axis.plot(got[1:], [y, y], color=colour, lw=2, alpha=0.5)
         axis.plot(got[0], y, "o", color=colour, ms=5)
-    base = interval(runs.get(REFERENCE, []), target, score)
+    base = interval(reference(runs), target, score)
     if base:
         axis.axvline(base[0], color="#999999", lw=0.8, ls=":")
     axis.set_yticks(range(len(order)), [methods[m].shown for m in order], fontsize=7)
     axis.set_ylim(len(order) - 0.5, -0.5)
-    if score == "variance_ratio_hvg":
-        axis.set_xscale("symlog", linthresh=0.05)  # gene activity is far off
     axis.set_title(WORDS[score], fontsize=8)
     axis.tick_params(axis="x", labelsize=7)
     axis.grid(axis="x", lw=0.3)
