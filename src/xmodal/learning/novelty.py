@@ -116,8 +116,7 @@ class Novelty:
             noise = 0.25 * (np.exp(-inside) - np.exp(-np.maximum(log_depth, inside)))[:, None]
             spread = np.sqrt(np.maximum(spread**2 - noise, spread**2 / 10))
         z = ((deviation - _at(inside, self.knots, self.means)) / spread)[:, known]
-        count = int(known.sum())
-        usual = (1 - SHRINK) * self.correlation[np.ix_(known, known)] + SHRINK * np.eye(count)
+        usual = self.correlation[np.ix_(known, known)]
         inverse = np.linalg.inv(usual)
         foreign = self._foreign()[np.ix_(known, known)]
         out = np.empty(len(z))
@@ -179,12 +178,14 @@ def fit(counts: sp.csr_matrix, likelihood: str, scale: str, seed: int = 0) -> No
         views.expectation(_profiles(x[fold != k], seed), views.strata_of(x[fold != k]), binary, there) for k in range(FOLDS)
     ]
     told = [expect(x[fold == k]) for k, expect in enumerate(expects)]
-    found, expected = (np.sum([t[i].T @ t[2] for t in told], 0) + 1 for i in (0, 1))
-    correction = found / expected
+    seen, expected = (np.sum([t[i].T @ t[2] for t in told], 0) + 1 for i in (0, 1))
+    correction = seen / expected
     each = [views.of_counts(expect, correction) for expect in expects]
-    parts = {"profiles": _profiles(x, seed), "correction": correction, "spread": np.zeros(0), "directions": np.zeros((0, 0))}
-    held = _deviations(x, fold, each, THINNED, rng)
-    return _calibrated(fields.BINARY if binary else scale, views.strata_of(x), parts, held)
+    profiles, strata = _profiles(x, seed), views.strata_of(x)
+    own = views.of_counts(views.expectation(profiles, strata, binary, there), correction)
+    parts = {"profiles": profiles, "correction": correction, "spread": np.zeros(0), "directions": np.zeros((0, 0))}
+    found = _deviations(x, fold, [*each, own], THINNED, rng)
+    return _calibrated(fields.BINARY if binary else scale, strata, parts, found, x.shape[0])
 
 
 def _fit_values(x: sp.csr_matrix, scale: str, rng: np.random.Generator, seed: int) -> Novelty | None:
@@ -211,8 +212,9 @@ def _fit_values(x: sp.csr_matrix, scale: str, rng: np.random.Generator, seed: in
     centres, directions = learned(x)
     parts = {"profiles": centres, "correction": np.zeros(0), "spread": spread, "directions": directions}
     # proteins are not thinned: most of their counts are background, which a shallower run does not thin alike
-    held = _deviations(x, fold, [view(x[fold != k]) for k in range(FOLDS)], (1.0,), rng)
-    return _calibrated(scale, np.zeros(0, np.int32), parts, held)
+    own = views.of_values(centres, spread, directions, scale, there)
+    each = [*(view(x[fold != k]) for k in range(FOLDS)), own]
+    return _calibrated(scale, np.zeros(0, np.int32), parts, _deviations(x, fold, each, (1.0,), rng), x.shape[0])
 
 
 def _folds(cells: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -222,10 +224,13 @@ def _folds(cells: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
 def _deviations(
     x: sp.csr_matrix, fold: Any, each: list[views.View], parts: tuple[float, ...], rng: np.random.Generator
 ) -> list[Float]:
-    """Deviations (cells, numbers) and depths of the cells of each fold, whole and thinned, in the view of the other folds."""
+    """Deviations (cells, numbers) and depths of the cells of each fold, whole and thinned, in the view of the other folds.
+
+    And of all cells in the last view, that of all cells: those the model was trained on are not unlike them either.
+    """
     found = []
     for k, view in enumerate(each):
-        held = x[fold == k]
+        held = x[fold == k] if k < FOLDS else x
         for part in parts:
             deviation, depth = view(held if part == 1 else views.thinned(held, part, rng))
             some = depth > 0
@@ -234,7 +239,7 @@ def _deviations(
 
 
 def _calibrated(
-    scale: str, strata: npt.NDArray[np.int32], parts: dict[str, Float], found: list[Float]
+    scale: str, strata: npt.NDArray[np.int32], parts: dict[str, Float], found: list[Float], cells: int
 ) -> Novelty | None:
     """The deviations' mean and spread at each depth, their correlation, and how odd the whole training cells are."""
     deviation, depth = found
@@ -249,7 +254,8 @@ def _calibrated(
     means = weights @ deviation
     spreads = np.sqrt(np.maximum(weights @ deviation**2 - means**2, 0)) + 1e-6
     z = (deviation - _at(log_depth, knots, means)) / _at(log_depth, knots, spreads)
-    correlation = z.T @ z / len(z)
+    shrink = max(SHRINK, z.shape[1] / (z.shape[1] + cells))  # few cells know little of what goes together
+    correlation = (1 - shrink) * z.T @ z / len(z) + shrink * np.eye(z.shape[1])
     learned = {"knots": knots, "means": means, "spreads": spreads, "correlation": correlation, "calibration": np.zeros(0)}
     known = Novelty(scale=scale, strata=strata, **{k: v.astype(np.float32) for k, v in {**parts, **learned}.items()})
     everything = np.ones(known.profiles.shape[1], bool)
