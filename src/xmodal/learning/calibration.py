@@ -57,6 +57,7 @@ def fit(predicted: Array, true: Array, scale: str, seed: int = 0) -> Uncertainty
         low=low,
         high=high,
         width=np.zeros(0, np.float32) if scale in SPARSE else np.maximum(error, 0.01 * error.mean() + TINY),
+        usual=_usual(p[part]) if scale in SPARSE else np.zeros((2, 0), np.float32),
         mean=mean,
         weight=weight,
         centres=centres,
@@ -131,7 +132,7 @@ def _thresholds(found: Uncertainty, p: Array, true: Array) -> None:
         lower, upper = found.base(p, i)
         width = np.broadcast_to(found.units(lower, upper, i), p.shape)
         inside = covered((lower, upper), true)
-        rank = _ranks(found.ratio(p, lower)) if found.scale in SPARSE else None
+        rank = _ranks(found.standing(p, lower)) if found.scale in SPARSE else None
         for g in range(len(found.centres)):
             rows = group == g
             share = inside[rows].mean()
@@ -145,13 +146,21 @@ def _thresholds(found: Uncertainty, p: Array, true: Array) -> None:
                 found.trim[i, g] = int(np.abs(left - level)[: p.shape[1]].argmin())
 
 
-def _ranks(ratio: Array) -> npt.NDArray[np.int32]:
+def _ranks(values: Array) -> npt.NDArray[np.int32]:
     """Place of each value in its row, from the least; -1 where infinite."""
-    order = ratio.argsort(1, kind="stable")
-    rank = np.empty(ratio.shape, np.int32)
-    np.put_along_axis(rank, order, np.arange(ratio.shape[1], dtype=np.int32)[None, :], 1)
-    rank[np.isinf(ratio)] = -1
+    order = values.argsort(1, kind="stable")
+    rank = np.empty(values.shape, np.int32)
+    np.put_along_axis(rank, order, np.arange(values.shape[1], dtype=np.int32)[None, :], 1)
+    rank[np.isinf(values)] = -1
     return rank
+
+
+def _usual(p: Array) -> Array:
+    """Mean of the square root (which evens out the variance of counts) and one over its spread, (2, features)."""
+    root = np.sqrt(p)
+    mean, spread = root.mean(0, dtype=np.float64), root.std(0, dtype=np.float64)
+    varies = spread > 1e-4 * mean  # less is rounding, and would put features in an order that means nothing
+    return np.stack([mean, np.divide(1, spread, out=np.zeros_like(spread), where=varies)]).astype(np.float32)
 
 
 def reliability(p: Array, true: Array, scale: str) -> Array:
@@ -240,7 +249,9 @@ def held_out(
     if min((len(valid.having(*d)) for d in directions), default=0) < MIN_CELLS:
         every = joined(train, valid)
         fold = np.random.default_rng(seed).permutation(len(every)) % FOLDS
-        splits = [(every.subset(np.flatnonzero(fold != f)), every.subset(np.flatnonzero(fold == f))) for f in range(FOLDS)]
+        splits = [
+            (every.subset(np.flatnonzero(fold != f)), every.subset(np.flatnonzero(fold == f))) for f in range(FOLDS)
+        ]
     parts: dict[tuple[str, str], list[tuple[Cells, Array]]] = {d: [] for d in directions}
     for rest, held in splits:
         if not len(rest):

@@ -36,11 +36,14 @@ class Uncertainty:
     """How far the predictions of one direction were off, on ``cells`` cells that the model was not fitted to.
 
     Sparse scales: ``low`` and ``high`` (levels, grid) hold quantiles of the measured value given the predicted one, over the
-    square root of the prediction up to ``top``; ``floor`` (levels,) is the least width.  Other scales: empty, and ``width``
-    (features,) is the typical error.  ``centres`` (groups, features), over ``mean`` and ``weight`` (features,), put a cell in
-    its group; ``widen`` and ``trim`` (levels, groups) are the group's thresholds.  ``reliability`` (3, features): Pearson r or
-    AUROC with its 95 % interval, nan where never seen; ``seen`` (features,): cells in which the feature was not zero;
-    ``coverage`` (levels, features): share of values inside.
+    square root of the prediction up to ``top``; ``floor`` (levels,) is the least width.  ``usual`` (2, features): mean of
+    that root and one over its spread (0 where constant), by which a prediction is low or high for its feature.  Other scales:
+    all of these are empty, and ``width`` (features,) is the typical error.
+
+    ``centres`` (groups, features), over ``mean`` and ``weight`` (features,), put a cell in its group; ``widen`` and ``trim``
+    (levels, groups) are the group's thresholds.  ``reliability`` (3, features): Pearson r or AUROC with its 95 % interval, nan
+    where hardly ever seen; ``seen`` (features,): cells in which the feature was not zero; ``coverage`` (levels, features):
+    share of values inside.
     """
 
     scale: str
@@ -50,6 +53,7 @@ class Uncertainty:
     low: Array
     high: Array
     width: Array
+    usual: Array
     mean: Array
     weight: Array
     centres: Array
@@ -80,9 +84,9 @@ class Uncertainty:
         count = self.trim[index][group]
         for k in np.unique(count[count > 0]):
             rows = np.flatnonzero(count == k)
-            ratio = self.ratio(p[rows], lower[rows])
-            limit = np.partition(ratio, k, axis=1)[:, k : k + 1]
-            lower[rows] = np.where(ratio < limit, HAIR * p[rows], lower[rows])
+            away = self.standing(p[rows], lower[rows])
+            limit = np.partition(away, k, axis=1)[:, k : k + 1]
+            lower[rows] = np.where(away < limit, HAIR * p[rows], lower[rows])
         return lower, upper
 
     def units(self, lower: Array, upper: Array, index: int) -> Array:
@@ -104,9 +108,13 @@ class Uncertainty:
             np.minimum(np.take(self.low[index], place, mode="clip") + beyond, p, out=lower)
         return lower, np.minimum(upper, 1, out=upper) if self.scale == fields.BINARY else upper
 
-    def ratio(self, p: Array, lower: Array) -> Array:
-        """Prediction over the feature's mean prediction where the interval holds zero, else infinite; (cells, features)."""
-        return np.where((lower <= 0) & (p > 0), p / self.mean, np.float32(np.inf))
+    def standing(self, p: Array, lower: Array) -> Array:
+        """How far the square root of a prediction is from the feature's usual one, in its spreads; infinite where the interval
+
+        does not hold zero, or the prediction is zero.  (cells, features)
+        """
+        away = (np.sqrt(p) - self.usual[0]) * self.usual[1]
+        return np.where((lower <= 0) & (p > 0), away, np.float32(np.inf))
 
     def groups(self, p: Array) -> npt.NDArray[np.int64]:
         """The group whose mean prediction is nearest, (cells,)."""
