@@ -87,8 +87,8 @@ def start(model: CrossModalModel, seed: int) -> Running:
     settings = model.settings
     if not isinstance(settings, GradientSettings):
         settings = GradientSettings(epochs=0)
-    parameters = list(model.parameters()) or [torch.nn.Parameter(torch.zeros(1))]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    rate = settings.learning_rate
+    optimizer = torch.optim.AdamW(model.parameter_groups(rate), lr=rate, weight_decay=settings.weight_decay, fused=True)
     scheduler: Scheduler
     if settings.schedule == "onecycle":
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: one_cycle(epoch, settings.epochs))
@@ -125,7 +125,7 @@ def _epochs(
             running.scheduler.step(row["valid_loss"])
         else:
             running.scheduler.step()
-        if row["valid_loss"] < result.best_loss:
+        if row["valid_loss"] < result.best_loss or settings.schedule == "onecycle":  # a cycle is whole at its end only
             result.best_loss, result.best_epoch, running.best = row["valid_loss"], running.epoch, _copy(running.model)
         log.info(
             "epoch %d/%d  train %.4f  valid %.4f  rate %.1e%s",
@@ -144,7 +144,7 @@ def _refit(running: Running, settings: GradientSettings, cells: Cells, device: t
     model = running.model.to(device).train()
     for epoch in range(settings.refit_epochs):
         for group in running.optimizer.param_groups:
-            group["lr"] = REFIT_RATE * settings.learning_rate * one_cycle(epoch, settings.refit_epochs)
+            group["lr"] = REFIT_RATE * group["initial_lr"] * one_cycle(epoch, settings.refit_epochs)
         loss = _pass(running, settings, cells, device)
         log.info("all cells, epoch %d/%d  loss %.4f", epoch + 1, settings.refit_epochs, sum(loss.values()))
     model.eval()
@@ -153,7 +153,7 @@ def _refit(running: Running, settings: GradientSettings, cells: Cells, device: t
 def _pass(running: Running, settings: GradientSettings, cells: Cells, device: torch.device) -> Row:
     """All minibatches of ``cells`` once; the mean of each loss term."""
     totals = Means()
-    for batch in cells.minibatches(settings.batch_size, running.shuffle):
+    for batch in cells.minibatches(settings.minibatch(len(cells)), running.shuffle):
         terms = running.model.loss(batch.to(device))
         if not terms:  # a last minibatch of single cells of different modalities teaches nothing
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,10 @@ class GradientSettings(ModelSettings):
     )
     clip: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
 
+    def minibatch(self, cells: int) -> int:
+        """Cells in a minibatch when so many are trained on."""
+        return self.batch_size
+
 
 class CrossModalModel(nn.Module):
     """Base of all models.
@@ -80,6 +84,10 @@ class CrossModalModel(nn.Module):
 
     def prepare(self, cells: Cells) -> None:
         """Take statistics of the training cells into buffers; closed-form models are trained after this."""
+
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        """Parameters by learning rate, as torch's optimizers take them; ``rate``: the setting."""
+        return [{"params": list(self.parameters()) or [nn.Parameter(torch.zeros(1))], "lr": rate}]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted terms whose sum is minimised, each a scalar.  Closed-form models have none."""

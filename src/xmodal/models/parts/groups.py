@@ -1,8 +1,9 @@
 """Prediction through groups of cells: which groups a cell may belong to, and what such cells look like in the other modality.
 
-Groups are k-means clusters of paired cells in the state of one or both modalities, several clusterings of several sizes.  Given the
-source of a new cell their posterior is naive Bayes with shrunken profiles: counts are draws from a group's profile, values are normal around
-its mean.  A generative posterior needs far fewer cells than a network over thousands of features (Ng and Jordan 2001).
+Groups are k-means clusters of paired cells in the state of one or both modalities, in several clusterings of two sizes.  Given
+the source of a new cell their posterior is naive Bayes with shrunken profiles: counts are draws from a group's profile, values
+are normal around its mean.  A generative posterior needs far fewer cells than a network over thousands of features (Ng and
+Jordan 2001).
 """
 
 from __future__ import annotations

@@ -24,10 +24,11 @@ Form = Literal["values", "shares"]
 class DirectNet(nn.Module):
     """Sparse layer -> LayerNorm, GELU, dropout -> bottleneck -> features of the target.
 
-    In training a cell is mixed, before the first nonlinearity, with one of its nearest neighbours in the minibatch (by state), and its
-    target with theirs: mixup (Zhang et al. 2018) kept within cell states, which teaches the first layer far more than single shallow cells do.
-    ``form``: what the outputs are: ``values`` (squared error), or ``shares`` of the open peaks (multinomial; to be multiplied with the
-    target's expected depth).  ``own``: how much of a training target is the cell's own; the rest is the mean of its neighbours.
+    In training a cell is mixed, before the first nonlinearity, with one of its nearest neighbours in the minibatch, and its target
+    with theirs: mixup (Zhang et al. 2018) kept within groups of like cells, which teaches the first layer far more than single
+    shallow cells do.  ``form``: what the outputs are: ``values`` (squared error), or ``shares`` of the open peaks (multinomial;
+    to be multiplied with the target's expected depth).  ``own``: how much of a training target is the cell's own; the rest is
+    the mean profile of its group.
     """
 
     def __init__(
@@ -89,22 +90,34 @@ class DirectNet(nn.Module):
         out: Tensor = self.out(self.body(self.before(batch, depth)))
         return out.softmax(1) if self.form == "shares" else out
 
-    def loss(self, batch: Batch, depth: Tensor, similar: Tensor) -> Tensor:
-        """Mean loss of the minibatch; ``similar``: similarity of states, (cells, cells)."""
+    def loss(self, batch: Batch, depth: Tensor, near: Tensor, smooth: Tensor) -> Tensor:
+        """Mean loss of the minibatch.
+
+        ``near``: neighbours of each cell among them, (cells, NEIGHBOURS), -1 where there is none; ``smooth``: the target's mean
+        profile of the cell's group, (cells, features).
+        """
         hidden, true = self.before(batch, depth), batch.values[self.target.name]
-        if self.training and len(batch) > NEIGHBOURS:
-            hidden, true = self._mixed(hidden, true, similar)
+        if self.form == "shares":
+            true = true / true.sum(1, keepdim=True).clamp(min=1e-6)
+        if self.training:
+            true = torch.lerp(smooth, true, self.own) if self.own < 1 else true
+            hidden, true = self._mixed(hidden, true, near)
         outputs = self.out(self.body(hidden))
         if self.form == "values":
             return (outputs - true).square().mean() / self.get_buffer("variance")
-        share = true / true.sum(1, keepdim=True).clamp(min=1e-6)
-        return -(share * outputs.log_softmax(1)).sum(1).mean() / 5
+        return -(true * outputs.log_softmax(1)).sum(1).mean() / 5
 
-    def _mixed(self, hidden: Tensor, true: Tensor, similar: Tensor) -> tuple[Tensor, Tensor]:
-        near = similar.fill_diagonal_(-torch.inf).topk(NEIGHBOURS, 1).indices
-        if self.own < 1:
-            true = self.own * true + (1 - self.own) * true[near].mean(1)
-        rows = torch.arange(len(true), device=true.device)
-        other = near[rows, torch.randint(NEIGHBOURS, (len(true),), device=true.device)]
-        part = 0.5 * (torch.rand(len(true), 1, device=true.device) < MIXED)
+    @staticmethod
+    def _mixed(hidden: Tensor, true: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
+        cells = torch.arange(len(true), device=true.device)
+        other = near[cells, torch.randint(near.shape[1], (len(true),), device=true.device)]
+        mixed = (torch.rand(len(true), device=true.device) < MIXED) & (other >= 0)
+        part = 0.5 * mixed[:, None]
         return hidden.lerp(hidden[other], part), true.lerp(true[other], part)
+
+
+def neighbours(state: Tensor, group: Tensor) -> Tensor:
+    """The most similar cells of the same group, (cells, NEIGHBOURS); -1 where the group has no more cells in the minibatch."""
+    similar = (state @ state.T).masked_fill(group[:, None] != group[None], -torch.inf).fill_diagonal_(-torch.inf)
+    found = similar.topk(min(NEIGHBOURS, len(state)), 1)
+    return torch.where(found.values > -torch.inf, found.indices, -1)
