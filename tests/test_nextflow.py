@@ -19,7 +19,7 @@ Run = subprocess.CompletedProcess[str]
 TASKS = 11  # of the test profile: 2 checks, 2 prepared, 1 trained, 3 predicted, 1 evaluated, 1 report, 1 MultiQC
 PUBLISHED = (
     "prepared/training.h5mu", "prepared/training.prepare.json", "prepared/paired.check.json", "prepared/new.h5mu",
-    "models/crossmp/model.safetensors", "models/crossmp/history.tsv", "models/crossmp/metrics.json",
+    "models/auto/model.safetensors", "models/auto/history.tsv", "models/auto/metrics.json",
     "predictions/heldout/heldout.rna_to_atac.h5ad", "predictions/heldout/heldout.atac_to_rna.h5ad",
     "predictions/new/new.rna_to_atac.h5ad", "predictions/new/new.rna_to_atac.json",
     "evaluation/heldout/metrics.json", "evaluation/heldout/scores.tsv",
@@ -90,7 +90,7 @@ def test_a_given_checkpoint_is_used_and_nothing_is_trained(finished: Run, folder
     sheet = folder / "new.csv"
     sheet.write_text(f"sample,role,rna\nnew,predict,{TESTDATA / 'rna.h5ad'}\n")
     run = pipeline(folder / "given", "--input", str(sheet), "--outdir", "out", "-profile", "test", "--skip_multiqc",
-                   "--checkpoint", str(folder / "out/models/crossmp/model.safetensors"))
+                   "--checkpoint", str(folder / "out/models/auto/model.safetensors"))
     succeeded(run)
     assert "XMODAL_TRAIN" not in run.stdout
     predicted = (folder / "given/out/predictions/new/new.rna_to_atac.h5ad").read_bytes()
@@ -111,7 +111,7 @@ def test_a_stub_run_computes_nothing(tmp_path: Path) -> None:
     run = pipeline(tmp_path, "-profile", "test,gpu", "-stub", "--outdir", "out", "--shards", "2")
     succeeded(run)
     assert (tmp_path / "out/report/index.html").is_file() and (tmp_path / "out/multiqc/multiqc_report.html").is_file()
-    assert (tmp_path / "out/models/crossmp/model.safetensors").stat().st_size == 0
+    assert (tmp_path / "out/models/auto/model.safetensors").stat().st_size == 0
 
 
 FOREIGN = """

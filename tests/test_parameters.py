@@ -29,7 +29,7 @@ WRONG = (
     ("--publish_dir_mode", "cpoy", "--publish_dir_mode: is 'cpoy' but must be one of: symlink, rellink, link, copy"),
     ("--skip_multiqc", "perhaps", "--skip_multiqc: must be true or false, not 'perhaps'"),
     ("--train_args", "a; rm b", "--train_args: is 'a; rm b' but may not hold quotes or shell signs"),
-    ("--model", "Cross MP", "--model: is 'Cross MP' but must be one of: mean, depth, linear, crossmp."),
+    ("--model", "Cross MP", "--model: is 'Cross MP' but must be one of: mean, depth, linear, crossmp, auto."),
     ("--genome", "", "--genome: needs a value"),
 )
 

@@ -12,7 +12,7 @@ from xmodal.cli.options import FOLDER, HELP, READABLE, common
 
 @click.command("train", context_settings=HELP)
 @click.argument("prepared", type=READABLE)
-@click.option("--model", default="crossmp", show_default=True, help="Which model; `xmodal models` lists them.")
+@click.option("--model", default="auto", show_default=True, help="Which model; `xmodal models` lists them.")
 @click.option(
     "--fallback",
     default=None,

@@ -23,7 +23,7 @@ from xmodal.fields import ATAC, DEPTH, PREPARED_SCHEMA, PROTEIN, RNA, SAMPLE, SP
 log = logging.getLogger(__name__)
 UNKNOWN = "unknown"  # name of a modality that neither the file nor its name tells
 # Paired training cells that a model needs: its min_cells, written here since loading models takes seconds.
-NEEDED = {"linear": 20, "crossmp": 50}
+NEEDED = {"linear": 20, "auto": 24, "crossmp": 50}
 TRAINED = 0.65  # share of cells that prepare leaves to training, unless told otherwise
 ALONE = "no model can be trained on it alone"
 

@@ -180,7 +180,7 @@ class Auto(CrossModalModel):
     )
     source = "this project; stacking after Breiman 1996, naive Bayes groups, mixup after Zhang et al. 2018"
     Settings = AutoSettings
-    min_cells = 20
+    min_cells = 24
     min_pairs = 20
     settings: AutoSettings
 

@@ -17,8 +17,8 @@ FLOOR = 1e-3  # of the mean variance; features that hardly vary would count beyo
 class Stacking:
     """Weights of the parts' deviations from the mean, by stacked regression (Breiman 1996).
 
-    Minimises sum_j |y_j - a_j - sum_c w_c x_cj|^2 / var_j over w >= 0 and intercepts a_j of each feature: every feature counts the
-    same, as in the mean of per-feature correlations, and a batch that is deeper as a whole does not change the weights.
+    Minimises sum_j |y_j - a_j - sum_c w_c x_cj|^2 / var_j over w >= 0 and intercepts a_j of each feature: every feature counts
+    the same, as in the mean of per-feature correlations, and a batch that is deeper as a whole does not change the weights.
     Added up chunk by chunk.
     """
 
