@@ -1,9 +1,10 @@
 """GLUE (Cao & Gao 2022) from scglue: its model for paired cells, and its own decoding of one modality from the other.
 
 As its tutorial: PCA-100 and LSI-100 as encoder inputs, NB likelihoods, peaks linked to genes whose body or 2 kb promoter they
-overlap, a pretraining and a second fit (--setting max_epochs=N: at most so many epochs each).  It draws its own validation
-cells from training and validation cells (its fit takes a share, not a list).  Peaks are decoded as expected counts and
-given as the chance of at least one.
+overlap, a pretraining and a second fit (--setting max_epochs=N --setting align_burnin=N in place of its own choice of
+epochs).  Its weights that balance modalities of unlike composition are left out: the cells are the same.  It draws its own
+validation cells from training and validation cells (its fit takes a share, not a list).  Peaks are decoded as expected
+counts and given as the chance of at least one.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def main() -> None:
     scglue.config.DATALOADER_NUM_WORKERS = 0
     scglue.config.ARRAY_SHUFFLE_NUM_WORKERS = scglue.config.GRAPH_SHUFFLE_NUM_WORKERS = 1
     both, test = job.rows("train", "valid"), job.rows("test")
-    most = {"max_epochs": int(job.settings["max_epochs"])} if "max_epochs" in job.settings else {}
+    limits = {k: int(job.settings[k]) for k in ("max_epochs", "align_burnin") if k in job.settings}
     with job.timed("train"), tempfile.TemporaryDirectory() as folder:
         graph = guidance(job)
         rna, atac = prepared(job, both)
@@ -70,8 +71,9 @@ def main() -> None:
             {"rna": rna[both].copy(), "atac": atac[both].copy()},
             graph,
             model=scglue.models.PairedSCGLUEModel,
+            skip_balance=True,
             init_kws={"random_seed": job.seed},
-            fit_kws={"directory": folder, "val_split": round(len(job.rows("valid")) / len(both), 3), **most},
+            fit_kws={"directory": folder, "val_split": round(len(job.rows("valid")) / len(both), 3), **limits},
         )
     with job.timed("predict"):
         share = model.decode_data("atac", "rna", atac[test].copy(), graph)

@@ -48,15 +48,16 @@ def main() -> None:
     if not torch.cuda.is_available():
         torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # its discriminator's loss asks for a GPU in any case
     order = np.argsort(job.other.var["chrom"].astype(str).to_numpy(), kind="stable")
+    before = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
+        os.chdir(folder)  # it writes where it stands
         with job.timed("train"):
             butterfly = build(job, order)
             butterfly.augmentation(aug_type=None)
             butterfly.train_model(output_path=folder, seed=19193 + job.seed)
         with job.timed("predict"):
             rna, peaks = butterfly.test_model(test_cluster=False, test_figure=False, output_data=False)
-        os.chdir("/")
+        os.chdir(before)
     atac = np.empty(peaks.shape, np.float32)
     atac[:, order] = dense(peaks.X)
     job.write(rna=to_cp10k(job, dense(rna.X)), atac=atac)
