@@ -28,7 +28,9 @@ def get(name: str) -> type[CrossModalModel]:
         raise UsageRefused(f"--model: there is no model '{name}'.{hint}")
     found: type[CrossModalModel] = entries[name].load()
     if found.name != name:
-        raise XmodalError(f"the model registered as '{name}' calls itself '{found.name}'; fix its entry point or its name")
+        raise XmodalError(
+            f"the model registered as '{name}' calls itself '{found.name}'; fix its entry point or its name"
+        )
     return found
 
 

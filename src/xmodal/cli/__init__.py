@@ -70,7 +70,10 @@ def main() -> None:
     except MemoryError:
         _fail("out of memory. What to do: give the job more memory, or predict fewer cells at once (--rows)", 137)
     except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        _fail(f"{error.filename}: {error.strerror}. What to do: give a path that can be read, or a folder that can be written", 3)
+        _fail(
+            f"{error.filename}: {error.strerror}. What to do: give a path that can be read, or a folder that can be written",
+            3,
+        )
     except OSError as error:
         if error.errno in (28, 122):  # ENOSPC, EDQUOT
             _fail(f"{error.filename or 'output'}: no space left on the disk. What to do: free space and run again", 3)

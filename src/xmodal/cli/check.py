@@ -19,8 +19,13 @@ from xmodal.errors import UsageRefused
 @click.option("--layer", help="As in prepare: the layer that holds the raw counts.")
 @options.common
 def command(
-    files: tuple[str, ...], json_path: Path | None, checkpoint: Path | None, likelihood: tuple[str, ...],
-    layer: str | None, overwrite: bool, **_: Any,
+    files: tuple[str, ...],
+    json_path: Path | None,
+    checkpoint: Path | None,
+    likelihood: tuple[str, ...],
+    layer: str | None,
+    overwrite: bool,
+    **_: Any,
 ) -> None:
     """Say what is in h5ad, h5mu or 10x h5 files and what they can be used for.
 

@@ -99,9 +99,13 @@ def command(
     if (rows or numbers) and output.suffix != ".h5ad":
         raise UsageRefused("--rows and --shard write .h5ad; `xmodal merge` joins them")
     if top and output.suffix != ".h5ad":
-        raise UsageRefused(f"--top writes a sparse .h5ad, not {output.name}; give --output NAME.h5ad, or leave --top out")
+        raise UsageRefused(
+            f"--top writes a sparse .h5ad, not {output.name}; give --output NAME.h5ad, or leave --top out"
+        )
     if top and interval and click.get_current_context().get_parameter_source("interval") is ParameterSource.COMMANDLINE:
-        raise UsageRefused("--top and --interval exclude each other: only the highest values are kept, without intervals")
+        raise UsageRefused(
+            "--top and --interval exclude each other: only the highest values are kept, without intervals"
+        )
     from xmodal.outputs import refuse_existing, refuse_inputs, write_json
     from xmodal.predicting.prediction import Request
     from xmodal.predicting.prediction import summary as prediction_summary

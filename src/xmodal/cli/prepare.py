@@ -28,8 +28,13 @@ PATH = click.Path(path_type=Path)  # what is wrong with it is said by xmodal.dat
 @click.option("--h5", type=PATH, help="10x Multiome or CITE-seq .h5.")
 @click.option("--h5mu", type=PATH, help="A MuData file.")
 @click.option("--samplesheet", type=PATH, help="CSV of samples: sample,role,rna,atac,protein,h5mu,h5.")
-@click.option("--role", type=click.Choice(["train", "predict"]), default="train", show_default=True,
-              help="Which rows of the samplesheet.")
+@click.option(
+    "--role",
+    type=click.Choice(["train", "predict"]),
+    default="train",
+    show_default=True,
+    help="Which rows of the samplesheet.",
+)
 @click.option("--sample", default="sample", show_default=True, help="Name of the sample (without a samplesheet).")
 @click.option("--output", type=options.WRITABLE, required=True, help="The .h5mu to write.")
 @click.option("--summary", type=options.WRITABLE, help="Also write what was done as JSON.")
@@ -66,8 +71,9 @@ def _files(given: dict[str, Any]) -> list[SampleFiles]:
             raise UsageRefused(f"--modality {pair}: '{name}' is given twice")
         files[name] = Path(path)
     if bool(files) == bool(given["samplesheet"]):
-        raise UsageRefused("give either --samplesheet, or files of one sample (--rna, --atac, --protein, --modality, "
-                           "--h5, --h5mu)")
+        raise UsageRefused(
+            "give either --samplesheet, or files of one sample (--rna, --atac, --protein, --modality, --h5, --h5mu)"
+        )
     if given["samplesheet"]:
         return read_samplesheet(given["samplesheet"], given["role"])
     return [SampleFiles(given["sample"], files)]

@@ -14,17 +14,34 @@ from xmodal.simulation.simulate_settings import PRESETS, SimulateSettings
 
 @click.command("simulate", context_settings=options.HELP)
 @click.option("--output-dir", "-o", type=options.FOLDER, required=True, help="Folder for the files.")
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="none", show_default=True,
-              help="Other defaults: 'cortex' has the shape and depth of the mouse cortex SNARE-seq set.")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    default="none",
+    show_default=True,
+    help="Other defaults: 'cortex' has the shape and depth of the mouse cortex SNARE-seq set.",
+)
 @click.option("--oracle", is_flag=True, help="Also predict the test cells by a predictor that knows the coupling.")
-@click.option("--rates/--no-rates", default=True, show_default=True,
-              help="Write the true rate of every count into truth.npz (4 bytes each).")
+@click.option(
+    "--rates/--no-rates",
+    default=True,
+    show_default=True,
+    help="Write the true rate of every count into truth.npz (4 bytes each).",
+)
 @options.from_settings(SimulateSettings)
 @options.common
 @click.pass_context
 def command(
-    ctx: click.Context, /, output_dir: Path, preset: str, oracle: bool, rates: bool, settings: SimulateSettings,
-    seed: int, overwrite: bool, **_: object,
+    ctx: click.Context,
+    /,
+    output_dir: Path,
+    preset: str,
+    oracle: bool,
+    rates: bool,
+    settings: SimulateSettings,
+    seed: int,
+    overwrite: bool,
+    **_: object,
 ) -> None:
     """Simulate paired RNA + ATAC (and protein) cells whose truth is known.
 
@@ -37,8 +54,11 @@ def command(
     from xmodal.simulation.simulation_oracle import run_oracle
 
     outputs.refuse_existing(output_dir, overwrite)
-    given = {name: value for name, value in settings.model_dump().items()
-             if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    given = {
+        name: value
+        for name, value in settings.model_dump().items()
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
     settings = options.validated(SimulateSettings, {**PRESETS[preset], **given})
     simulated = simulate(settings, seed)
     found = run_oracle(simulated) if oracle else None

@@ -116,9 +116,15 @@ def describe(mdata: mu.MuData, name: str, likelihoods: dict[str, str], findings:
         findings += _names_and_genome(modality, part, genome, where)
         total = part.obs[DEPTH].to_numpy() if DEPTH in part.obs else contracts.totals(part.X)
         about["modalities"][modality] = {
-            "cells": int(part.n_obs), "features": int(part.n_vars), "likelihood": kind[0], "scale": kind[1],
-            "depth_median": _number(np.median(total)), "sparsity": _number(1 - part.X.nnz / (part.n_obs * part.n_vars)),
-            "genome": genome, "counts": contracts.is_counts(part.X), "examples": [str(n) for n in part.var_names[:3]],
+            "cells": int(part.n_obs),
+            "features": int(part.n_vars),
+            "likelihood": kind[0],
+            "scale": kind[1],
+            "depth_median": _number(np.median(total)),
+            "sparsity": _number(1 - part.X.nnz / (part.n_obs * part.n_vars)),
+            "genome": genome,
+            "counts": contracts.is_counts(part.X),
+            "examples": [str(n) for n in part.var_names[:3]],
             "layers": sorted(part.layers),
         }
     masks = {n: mdata.obs_names.isin(p.obs_names) for n, p in mdata.mod.items()}
@@ -141,8 +147,14 @@ def _names_and_genome(modality: str, part: Any, genome: str | None, where: str) 
     findings = []
     ensembl = modality == RNA and part.var_names[:2000].str.match(ENSEMBL).mean() > 0.5
     if ensembl and not set(SYMBOL_COLUMNS) & set(part.var):
-        findings.append(Finding("warning", where, f"its genes are Ensembl ids ({part.var_names[0]}, ...)",
-                                "give xmodal prepare a --gene-table"))
+        findings.append(
+            Finding(
+                "warning",
+                where,
+                f"its genes are Ensembl ids ({part.var_names[0]}, ...)",
+                "give xmodal prepare a --gene-table",
+            )
+        )
     if genome is None and (modality == ATAC or (modality != RNA and is_peaks(modality, part))):
         findings.append(Finding("warning", where, "the genome is not known", "say it in prepare: --genome"))
     return findings
@@ -166,7 +178,9 @@ def _use(read: list[tuple[Path, mu.MuData]], whole: dict[str, Any] | None, ok: b
                 paired, training = max((paired, training), (len(both), _training_cells(both, read)))
     able = [name for name, needed in NEEDED.items() if training >= needed]
     needs = ", ".join(f"{name} {needed}" for name, needed in NEEDED.items())
-    why = "" if able else f"{paired} cells have two modalities, about {training} of them to train on; needed are: {needs}"
+    why = (
+        "" if able else f"{paired} cells have two modalities, about {training} of them to train on; needed are: {needs}"
+    )
     if len(names) < 2:
         why = "there is one modality only"
     use = {"train": not why, "why_not": why, "paired": paired, "training": training, "predict_from": names}
@@ -202,13 +216,22 @@ def _fit(read: list[mu.MuData], checkpoint: Path, findings: list[Finding]) -> di
         try:
             found = prediction.preview(mdata, checkpoint)
         except XmodalError as error:
-            findings.append(Finding("error", getattr(error, "where", ""), getattr(error, "what", str(error)),
-                                    getattr(error, "do", "")))
+            findings.append(
+                Finding(
+                    "error", getattr(error, "where", ""), getattr(error, "what", str(error)), getattr(error, "do", "")
+                )
+            )
             continue
         fit = {**found, "modalities": {**fit.get("modalities", {}), **found.get("modalities", {})}}
     if fit and not fit["modalities"]:
-        findings.append(Finding("error", checkpoint.name, "the checkpoint knows none of these modalities",
-                                "give cells of a modality it was trained on: xmodal models " + checkpoint.name))
+        findings.append(
+            Finding(
+                "error",
+                checkpoint.name,
+                "the checkpoint knows none of these modalities",
+                "give cells of a modality it was trained on: xmodal models " + checkpoint.name,
+            )
+        )
     misfits = {name: _misfit(name, about) for name, about in fit.get("modalities", {}).items()}
     usable = any(all(f.level != "error" for f in told) for told in misfits.values())
     for told in misfits.values():  # one modality that fits is enough to predict from
@@ -222,18 +245,33 @@ def _misfit(name: str, about: dict[str, Any]) -> list[Finding]:
         aligned = about.get("alignment", {})
         missing = ", ".join(aligned.get("first_missing", [])[:5])
         share = f"{100 * aligned.get('coverage', 0):.0f} %"
-        findings.append(Finding("error", name, f"{share} of the checkpoint's features are in it: too few (missing: "
-                                f"{missing}, ...)", "give cells with the same features, or train on such cells"))
+        findings.append(
+            Finding(
+                "error",
+                name,
+                f"{share} of the checkpoint's features are in it: too few (missing: {missing}, ...)",
+                "give cells with the same features, or train on such cells",
+            )
+        )
     given, known = (about.get("genome", {}).get(k) for k in ("input", "checkpoint"))
     if given and known and given != known:
-        findings.append(Finding("error", name, f"the genome is {given}, the checkpoint's {known}",
-                                "use a checkpoint of this genome"))
+        findings.append(
+            Finding(
+                "error", name, f"the genome is {given}, the checkpoint's {known}", "use a checkpoint of this genome"
+            )
+        )
     verdict = about.get("novelty", {})
     levels: dict[str, contracts.Level] = {"refused": "error", "warning": "warning"}
     if level := levels.get(verdict.get("level", "")):
         share = f"{100 * verdict.get('unlike', 0):.0f} %"
-        findings.append(Finding(level, name, f"{share} of the cells are unlike those the model was trained on",
-                                "use a model trained on such cells, or predict with --force"))
+        findings.append(
+            Finding(
+                level,
+                name,
+                f"{share} of the cells are unlike those the model was trained on",
+                "use a model trained on such cells, or predict with --force",
+            )
+        )
     return findings
 
 
@@ -245,9 +283,11 @@ def in_words(result: Check) -> str:
         for name, m in about["modalities"].items():
             kind = "counts" if m["counts"] else "values"
             examples = ", ".join(m["examples"])
-            lines.append(f"  {name}: {m['cells']} cells x {m['features']} features ({examples}, ...), {kind}, median "
-                         f"depth {m['depth_median']:g}, {100 * m['sparsity']:.1f} % zeros, "
-                         f"genome {m['genome'] or 'not known'}")
+            lines.append(
+                f"  {name}: {m['cells']} cells x {m['features']} features ({examples}, ...), {kind}, median "
+                f"depth {m['depth_median']:g}, {100 * m['sparsity']:.1f} % zeros, "
+                f"genome {m['genome'] or 'not known'}"
+            )
         if len(about["modalities"]) > 1:
             alone = ", ".join(f"{n} {name} only" for name, n in about["single"].items() if n)
             lines.append(f"  {about['paired']} cells have all modalities" + (f"; {alone}" if alone else ""))
@@ -260,8 +300,10 @@ def in_words(result: Check) -> str:
         lines.append("predict from it: " + (", ".join(result.use["predict_from"]) or "no"))
     for name, m in (result.checkpoint or {}).get("modalities", {}).items():
         share = f"{100 * m.get('alignment', {}).get('coverage', 0):.0f} %"
-        lines.append(f"checkpoint: {name} can predict {', '.join(m.get('predicts', [])) or 'nothing'}; {share} of the "
-                     "features it knows are there")
+        lines.append(
+            f"checkpoint: {name} can predict {', '.join(m.get('predicts', [])) or 'nothing'}; {share} of the "
+            "features it knows are there"
+        )
     lines += [f"{f.level}: {f}" for f in result.findings if f.level != "error"]
     return "\n".join(lines)
 

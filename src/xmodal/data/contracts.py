@@ -66,9 +66,12 @@ def resolve_likelihood(name: str, adata: AnnData, given: str | None) -> tuple[st
         if name in DEFAULTS:
             return DEFAULTS[name]
         if is_counts(adata.X):
-            raise InputRefused("it holds counts of a kind that is not known", where=name,
-                               do=f"say how to model it: --likelihood {name}=nb (counts), bernoulli (open or closed) "
-                                  "or gaussian (values)")
+            raise InputRefused(
+                "it holds counts of a kind that is not known",
+                where=name,
+                do=f"say how to model it: --likelihood {name}=nb (counts), bernoulli (open or closed) "
+                "or gaussian (values)",
+            )
         return GAUSSIAN, IDENTITY
     if given == GAUSSIAN:
         return GAUSSIAN, CLR if name == PROTEIN and is_counts(adata.X) else IDENTITY
@@ -92,8 +95,14 @@ def check_modality(
         if empty == adata.n_obs:
             findings.append(Finding("error", where, "not one cell has a count", "give the file with the raw counts"))
         elif empty:
-            findings.append(Finding("warning", where, f"{empty} of {adata.n_obs} cells have no counts at all",
-                                    "they are kept and flagged; drop them with --min-rna-counts or --min-peaks"))
+            findings.append(
+                Finding(
+                    "warning",
+                    where,
+                    f"{empty} of {adata.n_obs} cells have no counts at all",
+                    "they are kept and flagged; drop them with --min-rna-counts or --min-peaks",
+                )
+            )
     return findings
 
 
@@ -120,12 +129,20 @@ def _values(name: str, adata: AnnData, needs_counts: bool, where: str) -> Iterat
     if not needs_counts:
         return
     if smallest < 0:
-        yield Finding("error", where, f"there are negative values (least: {smallest:.4g}) where counts are needed",
-                      _counts_elsewhere(name, adata) or _as_values(name))
+        yield Finding(
+            "error",
+            where,
+            f"there are negative values (least: {smallest:.4g}) where counts are needed",
+            _counts_elsewhere(name, adata) or _as_values(name),
+        )
     elif not whole:
         looks = "looks log-normalised" if looks_logged(adata.X, largest) else "looks normalised"
-        yield Finding("error", where, f"the values are not whole numbers where counts are needed: it {looks} "
-                      f"(largest: {largest:.4g})", _counts_elsewhere(name, adata) or _as_values(name))
+        yield Finding(
+            "error",
+            where,
+            f"the values are not whole numbers where counts are needed: it {looks} (largest: {largest:.4g})",
+            _counts_elsewhere(name, adata) or _as_values(name),
+        )
 
 
 def _as_values(name: str) -> str:
@@ -160,8 +177,12 @@ def check_cells(mdata: MuData, training: bool = True) -> list[Finding]:
         findings.append(Finding("error", "cells", "there is one cell only", "give a file with more cells"))
     if len(mdata.mod) < 2:
         only = ", ".join(mdata.mod)
-        told = Finding("warning", "modalities", f"there is one modality only ({only})",
-                       "it can be predicted from, but no model can be trained on it alone")
+        told = Finding(
+            "warning",
+            "modalities",
+            f"there is one modality only ({only})",
+            "it can be predicted from, but no model can be trained on it alone",
+        )
         return [*findings, told] if training else findings
     if training:
         findings += check_pairing({name: part.obs_names for name, part in mdata.mod.items()})
@@ -201,8 +222,11 @@ def find_affix(first: pd.Index, second: pd.Index, shared: int) -> str:
         if together > max(2 * best[0], best[0] + 1, 0.2 * min(len(first), len(second))):
             found = [_affixes(index, pattern) for index in (first, second)]
             kind = " and ".join(kinds)
-            best = (together, f"the barcode {kind} keeps {together} cells from pairing "
-                              f"({found[0]} against {found[1]}): rename obs_names in one of the files to agree")
+            best = (
+                together,
+                f"the barcode {kind} keeps {together} cells from pairing "
+                f"({found[0]} against {found[1]}): rename obs_names in one of the files to agree",
+            )
     return best[1]
 
 

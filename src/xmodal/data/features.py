@@ -81,13 +81,19 @@ def _symbols(adata: ad.AnnData, ids: pd.Series, where: str, table: pd.DataFrame 
                 log.info("%s: Ensembl ids are named by var['%s']", where, column)
                 return values.astype(object).where(known)
     if table is None or GENE_ID not in table:
-        raise InputRefused(f"its genes are Ensembl ids ({', '.join(ids[:3])}) and nothing says their symbols",
-                           where=where, do="give --gene-table FILE (a GTF, or a TSV with symbol and gene_id), or a "
-                                           f"column var['{SYMBOL_COLUMNS[0]}']")
+        raise InputRefused(
+            f"its genes are Ensembl ids ({', '.join(ids[:3])}) and nothing says their symbols",
+            where=where,
+            do="give --gene-table FILE (a GTF, or a TSV with symbol and gene_id), or a "
+            f"column var['{SYMBOL_COLUMNS[0]}']",
+        )
     found = ids.map(table.dropna(subset=[GENE_ID]).drop_duplicates(GENE_ID).set_index(GENE_ID)[SYMBOL])
     if found.notna().mean() < MAPPED_LEAST:
-        raise InputRefused(f"the gene table knows {int(found.notna().sum())} of {len(ids)} Ensembl ids "
-                           f"({', '.join(ids[:3])})", where=where, do="give a gene table of the same species")
+        raise InputRefused(
+            f"the gene table knows {int(found.notna().sum())} of {len(ids)} Ensembl ids ({', '.join(ids[:3])})",
+            where=where,
+            do="give a gene table of the same species",
+        )
     return found.astype(object).where(found.notna())
 
 

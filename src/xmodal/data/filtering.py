@@ -21,9 +21,7 @@ log = logging.getLogger(__name__)
 Mask = npt.NDArray[np.bool_]
 
 
-def cells(
-    parts: dict[str, ad.AnnData], labels: pd.DataFrame, settings: PrepareSettings
-) -> tuple[Mask, dict[str, Any]]:
+def cells(parts: dict[str, ad.AnnData], labels: pd.DataFrame, settings: PrepareSettings) -> tuple[Mask, dict[str, Any]]:
     """Which rows of ``labels`` stay, and how many each filter took.  A filter judges cells that have its modality."""
     facts: dict[str, Any] = {"before": len(labels)}
     keep = np.ones(len(labels), dtype=bool)
@@ -39,8 +37,11 @@ def cells(
     facts["after"] = int(keep.sum())
     if not keep.any():
         taken = ", ".join(f"{k}: {v}" for k, v in facts.items() if k not in ("before", "after"))
-        raise InputRefused(f"no cells are left of {len(keep)} ({taken})", where="filters of cells",
-                           do="lower --min-rna-counts or --min-peaks, or exclude less")
+        raise InputRefused(
+            f"no cells are left of {len(keep)} ({taken})",
+            where="filters of cells",
+            do="lower --min-rna-counts or --min-peaks, or exclude less",
+        )
     if len(facts) > 2:
         log.info("%d of %d cells stay after the filters", facts["after"], facts["before"])
     return keep, facts
@@ -91,8 +92,11 @@ def features(
             opened = np.bincount(matrix.indices, minlength=part.n_vars)
             keep = opened >= max(1.0, fraction * len(train))
             if not keep.any():
-                raise InputRefused(f"no peak is open in {fraction:.4g} of the {len(train)} training cells", where=name,
-                                   do="lower --min-peak-fraction")
+                raise InputRefused(
+                    f"no peak is open in {fraction:.4g} of the {len(train)} training cells",
+                    where=name,
+                    do="lower --min-peak-fraction",
+                )
             part = part if keep.all() else part[:, keep].copy()
         facts[name]["after"] = part.n_vars
         result[name] = part

@@ -82,8 +82,15 @@ def _from_bed(text: str) -> pd.DataFrame:
     if raw.shape[1] < 4:
         raise InputRefused("a BED of genes needs a fourth column with their names", do=f"give {FORMATS}")
     strand = raw[5] if raw.shape[1] > 5 else "."
-    table = pd.DataFrame({SYMBOL: raw[3], CHROM: raw[0], START: pd.to_numeric(raw[1], errors="coerce"),
-                          END: pd.to_numeric(raw[2], errors="coerce"), STRAND: strand})
+    table = pd.DataFrame(
+        {
+            SYMBOL: raw[3],
+            CHROM: raw[0],
+            START: pd.to_numeric(raw[1], errors="coerce"),
+            END: pd.to_numeric(raw[2], errors="coerce"),
+            STRAND: strand,
+        }
+    )
     return table
 
 
@@ -95,9 +102,16 @@ def _from_gtf(text: str) -> pd.DataFrame:
     notes = raw[8]
     gene_id = notes.str.extract(r"(?:^|;)\s*gene_id[ =]\"?([^\";]+)")[0]
     symbol = notes.str.extract(r"(?:^|;)\s*(?:gene_name|Name|gene)[ =]\"?([^\";]+)")[0]
-    return pd.DataFrame({SYMBOL: symbol.fillna(gene_id), CHROM: raw[0],
-                         START: pd.to_numeric(raw[3], errors="coerce") - 1,  # GTF is 1-based and closed
-                         END: pd.to_numeric(raw[4], errors="coerce"), STRAND: raw[6], GENE_ID: gene_id})
+    return pd.DataFrame(
+        {
+            SYMBOL: symbol.fillna(gene_id),
+            CHROM: raw[0],
+            START: pd.to_numeric(raw[3], errors="coerce") - 1,  # GTF is 1-based and closed
+            END: pd.to_numeric(raw[4], errors="coerce"),
+            STRAND: raw[6],
+            GENE_ID: gene_id,
+        }
+    )
 
 
 def links_from_distance(
@@ -113,11 +127,16 @@ def links_from_distance(
     found = len(np.unique(index))
     log.info("%d of %d genes have a place in the gene table", found, len(genes))
     if not found:
-        raise InputRefused("none of the genes is in the gene table", where=f"genes such as {', '.join(genes[:5])}",
-                           do="give a gene table of the same species and the same kind of names")
+        raise InputRefused(
+            "none of the genes is in the gene table",
+            where=f"genes such as {', '.join(genes[:5])}",
+            do="give a gene table of the same species and the same kind of names",
+        )
     minus = (places[STRAND] == "-").to_numpy()
-    body = places.assign(start=np.maximum(places[START] - np.where(minus, 0, PROMOTER), 0),
-                         end=places[END] + np.where(minus, PROMOTER, 0))
+    body = places.assign(
+        start=np.maximum(places[START] - np.where(minus, 0, PROMOTER), 0),
+        end=places[END] + np.where(minus, PROMOTER, 0),
+    )
     (p_start, p_end), (g_start, g_end) = on_one_line(peaks, body)
     rows, hits = overlap_pairs((p_start - max_distance, p_end + max_distance), (g_start, g_end))
     gap = np.maximum(np.maximum(g_start[hits] - p_end[rows], p_start[rows] - g_end[hits]), 0)
@@ -128,8 +147,9 @@ def links_from_distance(
     log.info("%d links between peaks and genes by distance", len(pairs))
     if pairs.empty:
         raise InputRefused("no peak lies near any gene", do="give a gene table of the peaks' genome")
-    return sp.csr_matrix((pairs["weight"].to_numpy(np.float32), (pairs["peak"], pairs["gene"])),
-                         shape=(len(peaks), len(genes)))
+    return sp.csr_matrix(
+        (pairs["weight"].to_numpy(np.float32), (pairs["peak"], pairs["gene"])), shape=(len(peaks), len(genes))
+    )
 
 
 def _places(genes: Sequence[str], table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
@@ -152,8 +172,11 @@ def links_from_table(path: Path | str, peak_names: Sequence[str], genes: Sequenc
     frame = pd.read_csv(io.StringIO(_read_text(path)), sep="\t", dtype=str)
     missing = [c for c in ("gene", "peak") if c not in frame]
     if missing:
-        raise InputRefused(f"columns {', '.join(missing)} are missing", where=str(path),
-                           do="give a TSV with the columns gene, peak and perhaps weight")
+        raise InputRefused(
+            f"columns {', '.join(missing)} are missing",
+            where=str(path),
+            do="give a TSV with the columns gene, peak and perhaps weight",
+        )
     weight = pd.to_numeric(frame["weight"], errors="coerce") if "weight" in frame else pd.Series(1.0, frame.index)
     rows = pd.Index(_canonical(peak_names)).get_indexer(_canonical(frame["peak"]))
     columns = pd.Index(genes).get_indexer(frame["gene"])
@@ -161,12 +184,16 @@ def links_from_table(path: Path | str, peak_names: Sequence[str], genes: Sequenc
     log.info("%s: %d of %d links match", path.name, keep.sum(), len(frame))
     if not keep.any():
         shown = ", ".join(f"{g}/{p}" for g, p in zip(frame["gene"][:3], frame["peak"][:3], strict=True))
-        raise InputRefused(f"none of the {len(frame)} links matches a peak and a gene of the data ({shown})",
-                           where=str(path), do="give links with the names of the data's genes and peaks")
+        raise InputRefused(
+            f"none of the {len(frame)} links matches a peak and a gene of the data ({shown})",
+            where=str(path),
+            do="give links with the names of the data's genes and peaks",
+        )
     links = pd.DataFrame({"peak": rows[keep], "gene": columns[keep], "weight": weight.to_numpy()[keep]})
     links = links.drop_duplicates(["peak", "gene"])
-    return sp.csr_matrix((links["weight"].to_numpy(np.float32), (links["peak"], links["gene"])),
-                         shape=(len(peak_names), len(genes)))
+    return sp.csr_matrix(
+        (links["weight"].to_numpy(np.float32), (links["peak"], links["gene"])), shape=(len(peak_names), len(genes))
+    )
 
 
 def _canonical(names: Iterable[str]) -> list[str]:

@@ -12,12 +12,31 @@ from xmodal.data.genes import cut_version, links_from_distance, links_from_table
 from xmodal.data.intervals import overlap_map, parse_peaks, peak_names, split_peaks
 from xmodal.fields import GENOME, UNS
 
-__all__ = ["cut_version", "genome_of", "links_from_distance", "links_from_table", "normal_genome", "overlap_map",
-           "parse_peaks", "peak_names", "read_gene_table", "split_peaks"]
+__all__ = [
+    "cut_version",
+    "genome_of",
+    "links_from_distance",
+    "links_from_table",
+    "normal_genome",
+    "overlap_map",
+    "parse_peaks",
+    "peak_names",
+    "read_gene_table",
+    "split_peaks",
+]
 
 # The consortia's names beside UCSC's, which are the ones kept (hg38, hg19, mm10, mm39).
-ALIASES = {"grch38": "hg38", "hg38": "hg38", "grch37": "hg19", "hg19": "hg19", "b37": "hg19",
-           "grcm38": "mm10", "mm10": "mm10", "grcm39": "mm39", "mm39": "mm39"}
+ALIASES = {
+    "grch38": "hg38",
+    "hg38": "hg38",
+    "grch37": "hg19",
+    "hg19": "hg19",
+    "b37": "hg19",
+    "grcm38": "mm10",
+    "mm10": "mm10",
+    "grcm39": "mm39",
+    "mm39": "mm39",
+}
 _ALIAS = re.compile(r"(?<![a-z0-9])(" + "|".join(ALIASES) + r")(?![0-9a-z])")
 
 

@@ -39,8 +39,11 @@ def parse_peaks(names: Iterable[str]) -> pd.DataFrame:
     bad = np.flatnonzero(table[CHROM].isna().to_numpy())
     if len(bad):
         shown = ", ".join(f"'{names[i]}'" for i in bad[:5])
-        raise InputRefused(f"{len(bad)} of {len(names)} peak names do not parse: {shown}", where="atac",
-                           do="name peaks chrom:start-end with start < end (chr1:9999-10500)")
+        raise InputRefused(
+            f"{len(bad)} of {len(names)} peak names do not parse: {shown}",
+            where="atac",
+            do="name peaks chrom:start-end with start < end (chr1:9999-10500)",
+        )
     return table.astype({CHROM: str, START: np.int64, END: np.int64})
 
 

@@ -26,13 +26,25 @@ from xmodal.fields import ATAC, DEPTH, FLAG_EMPTY, GENOME, NOVELTY, PROTEIN, RNA
 
 log = logging.getLogger(__name__)
 FEATURE_TYPES = {"Gene Expression": RNA, "Peaks": ATAC, "Antibody Capture": PROTEIN}
-ALSO_CALLED = {"rna": RNA, "gex": RNA, "gene expression": RNA, "expression": RNA, "atac": ATAC, "peaks": ATAC,
-               "protein": PROTEIN, "prot": PROTEIN, "adt": PROTEIN, "antibody capture": PROTEIN}
+ALSO_CALLED = {
+    "rna": RNA,
+    "gex": RNA,
+    "gene expression": RNA,
+    "expression": RNA,
+    "atac": ATAC,
+    "peaks": ATAC,
+    "protein": PROTEIN,
+    "prot": PROTEIN,
+    "adt": PROTEIN,
+    "antibody capture": PROTEIN,
+}
 ENDINGS = {"h5ad": (".h5ad",), "h5mu": (".h5mu",), "10x h5": (".h5", ".hdf5")}
 # Families of gene names that no antibody panel uses; three of them make a list of features a list of genes.
-GENES = (r"^(?:ENS[A-Z]*G\d{6,}.*|LINC\d+|TMEM\d+[A-Z]?|SLC\d+[A-Z]\d+|ZNF\d+|FAM\d+[A-Z]\d?|RP[LS]\d+[A-Z]?|COL\d+A\d+"
-         r"|MT-[A-Z].*|KRT\d+|A[CL]\d{6}\.\d+|GM\d{3,}|\d+[A-Z]\d+RIK|HIST\d.*|ATP\d+[A-Z]\d?|NDUF[A-Z]\d+|CCN[A-Z]\d?"
-         r"|IGH[AGM]\d?|IGKC|IGLC\d|S100A\d+|TUB[AB]\d?[A-Z]?|ACTB|GAPDH|MALAT1|B2M|PPBP|PF4|LYZ)$")
+GENES = (
+    r"^(?:ENS[A-Z]*G\d{6,}.*|LINC\d+|TMEM\d+[A-Z]?|SLC\d+[A-Z]\d+|ZNF\d+|FAM\d+[A-Z]\d?|RP[LS]\d+[A-Z]?|COL\d+A\d+"
+    r"|MT-[A-Z].*|KRT\d+|A[CL]\d{6}\.\d+|GM\d{3,}|\d+[A-Z]\d+RIK|HIST\d.*|ATP\d+[A-Z]\d?|NDUF[A-Z]\d+|CCN[A-Z]\d?"
+    r"|IGH[AGM]\d?|IGKC|IGLC\d|S100A\d+|TUB[AB]\d?[A-Z]?|ACTB|GAPDH|MALAT1|B2M|PPBP|PF4|LYZ)$"
+)
 ANTIBODIES = r"(?:TotalSeq[-_]?[A-D]?|[-_]prot(?:ein)?|[-_]ADT|^ADT[-_].*|_TSA|_TSB|_TSC)$"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, ulimit
 FULL_SIGNS = (*(f"errno = {n}," for n in FULL), "No space left", "quota exceeded")
@@ -79,7 +91,8 @@ def _by_usual_name(mdata: mu.MuData) -> tuple[dict[str, ad.AnnData], mu.MuData]:
     parts = {names[n]: part for n, part in mdata.mod.items()}
     renamed = mu.MuData(parts)
     renamed.obs = mdata.obs.reindex(renamed.obs_names).rename(
-        columns=lambda c: next((f"{new}:{c[len(n) + 1:]}" for n, new in names.items() if c.startswith(f"{n}:")), c))
+        columns=lambda c: next((f"{new}:{c[len(n) + 1 :]}" for n, new in names.items() if c.startswith(f"{n}:")), c)
+    )
     renamed.uns = dict(mdata.uns)
     return parts, renamed
 
@@ -106,12 +119,18 @@ def file_kind(path: Path) -> str:
         with h5py.File(path, "r") as file:
             kind = _kind_of(file)
     if kind is None:
-        raise InputRefused("an HDF5 file, but neither h5ad nor h5mu nor 10x h5", where=str(path),
-                           do="write it with anndata or mudata, or give Cell Ranger's filtered_feature_bc_matrix.h5")
+        raise InputRefused(
+            "an HDF5 file, but neither h5ad nor h5mu nor 10x h5",
+            where=str(path),
+            do="write it with anndata or mudata, or give Cell Ranger's filtered_feature_bc_matrix.h5",
+        )
     for other, endings in ENDINGS.items():
         if path.suffix.lower() in endings and other != kind:
-            raise InputRefused(f"the name says {other}, the content is {kind}", where=str(path),
-                               do=f"rename it to {path.stem}{ENDINGS[kind][0]}")
+            raise InputRefused(
+                f"the name says {other}, the content is {kind}",
+                where=str(path),
+                do=f"rename it to {path.stem}{ENDINGS[kind][0]}",
+            )
     return kind
 
 

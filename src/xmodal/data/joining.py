@@ -52,8 +52,11 @@ def one_genome(samples: list[Sample], modalities: set[str], given: str | None) -
         said["--genome"] = given
     if len(set(said.values())) > 1:
         shown = ", ".join(f"{who}: {g}" for who, g in said.items())
-        raise InputRefused(f"the genomes differ ({shown})", where="genome",
-                           do="prepare samples of one genome together, or lift the peaks over first")
+        raise InputRefused(
+            f"the genomes differ ({shown})",
+            where="genome",
+            do="prepare samples of one genome together, or lift the peaks over first",
+        )
     return next(iter(said.values()), None)
 
 
@@ -121,14 +124,22 @@ def _same_features(name: str, samples: list[Sample]) -> dict[str, Any]:
         common = common[common.isin(names)]
     if common.empty:
         first, second = (", ".join(s.parts[name].var_names[:3]) for s in samples[:2])
-        raise InputRefused(f"the samples have no {name} feature in common ({samples[0].name}: {first}, ...; "
-                           f"{samples[1].name}: {second}, ...)", where=name,
-                           do="prepare samples of one species with the same kind of names")
+        raise InputRefused(
+            f"the samples have no {name} feature in common ({samples[0].name}: {first}, ...; "
+            f"{samples[1].name}: {second}, ...)",
+            where=name,
+            do="prepare samples of one species with the same kind of names",
+        )
     for sample in samples:
         part = sample.parts[name]
         if len(common) < FEW_SHARED * part.n_vars:
-            log.warning("warning: %s: only %d of its %d %s features are in all samples", sample.name, len(common),
-                        part.n_vars, name)
+            log.warning(
+                "warning: %s: only %d of its %d %s features are in all samples",
+                sample.name,
+                len(common),
+                part.n_vars,
+                name,
+            )
         if not part.var_names.equals(common):
             sample.parts[name] = part[:, common].copy()
     _agree_on_ids(name, samples)
@@ -158,16 +169,23 @@ def _same_peaks(name: str, samples: list[Sample]) -> dict[str, Any]:
     tables = [s.parts[name].var[[CHROM, START, END]] for s in samples]
     merged, groups = consensus(tables)
     if merged.empty:
-        raise InputRefused("the samples have no overlapping peaks", where=name,
-                           do="prepare samples of one genome, counted over peaks of the same kind")
+        raise InputRefused(
+            "the samples have no overlapping peaks",
+            where=name,
+            do="prepare samples of one genome, counted over peaks of the same kind",
+        )
     lost = {}
     for sample, group in zip(samples, groups, strict=True):
         part = sample.parts[name]
         lost[sample.name] = int((group < 0).sum())
         sample.parts[name] = gather(part, group, merged)
         if lost[sample.name] > FEW_SHARED * part.n_vars:
-            log.warning("warning: %s: %d of its %d peaks overlap too few other samples and are left out", sample.name,
-                        lost[sample.name], part.n_vars)
+            log.warning(
+                "warning: %s: %d of its %d peaks overlap too few other samples and are left out",
+                sample.name,
+                lost[sample.name],
+                part.n_vars,
+            )
     log.info("%s: %d consensus peaks", name, len(merged))
     return {"features": len(merged), "peaks_left_out": lost, "consensus": True}
 

@@ -84,9 +84,12 @@ def _check(samples: list[Sample], settings: PrepareSettings) -> tuple[dict[str, 
             try:
                 kind = contracts.resolve_likelihood(name, part, given.get(name) or sample.likelihoods.get(name))
                 if kinds.setdefault(name, kind) != kind:
-                    raise InputRefused(f"it would be modelled as {kind[0]} on the scale {kind[1]}, other samples as "
-                                       f"{kinds[name][0]} on {kinds[name][1]}", where=where,
-                                       do="give counts in all samples")
+                    raise InputRefused(
+                        f"it would be modelled as {kind[0]} on the scale {kind[1]}, other samples as "
+                        f"{kinds[name][0]} on {kinds[name][1]}",
+                        where=where,
+                        do="give counts in all samples",
+                    )
                 part, summed = _named(name, part, where, table)
                 duplicates[name] = duplicates.get(name, 0) + summed
             except InputRefused as error:
@@ -134,8 +137,14 @@ def _split(labels: pd.DataFrame, settings: PrepareSettings, seed: int) -> tuple[
     if not settings.split_by and not settings.split:
         log.info("the split is drawn at random over cells: for claims about new donors or sites give --split-by COLUMN")
     return splits.assign(
-        labels, by=settings.split_by, seed=seed, test_fraction=settings.test_fraction,
-        valid_fraction=settings.valid_fraction, test_groups=settings.test_groups, valid_groups=settings.valid_groups)
+        labels,
+        by=settings.split_by,
+        seed=seed,
+        test_fraction=settings.test_fraction,
+        valid_fraction=settings.valid_fraction,
+        test_groups=settings.test_groups,
+        valid_groups=settings.valid_groups,
+    )
 
 
 def _assemble(parts: dict[str, ad.AnnData], labels: pd.DataFrame, genomes: dict[str, str | None]) -> mu.MuData:
@@ -151,7 +160,8 @@ def _pairing(mdata: mu.MuData) -> tuple[int, dict[str, int]]:
     masks = {name: mdata.obs_names.isin(part.obs_names) for name, part in mdata.mod.items()}
     number = np.sum(list(masks.values()), axis=0)
     return int((number == len(masks)).sum()) if len(masks) > 1 else 0, {
-        n: int((m & (number == 1)).sum()) for n, m in masks.items()}
+        n: int((m & (number == 1)).sum()) for n, m in masks.items()
+    }
 
 
 def _sizes(samples: list[Sample]) -> dict[str, Any]:
@@ -174,8 +184,11 @@ def in_words(summary: dict[str, Any]) -> str:
     lines = [f"cells: {cells['before']} -> {cells['after']}; {counts['paired']} with all modalities"]
     for name, number in counts["features"].items():
         kind = summary["modalities"][name]
-        lines.append(f"{name}: {number['before']} -> {number['after']} features, {kind['likelihood']} on "
-                     f"{kind['scale']}, genome {kind['genome'] or 'not known'}")
-    parts = ", ".join(f"{split[p]} {p}" + (f" ({', '.join(split['groups'][p])})" if split["groups"] else "")
-                      for p in splits.PARTS)
+        lines.append(
+            f"{name}: {number['before']} -> {number['after']} features, {kind['likelihood']} on "
+            f"{kind['scale']}, genome {kind['genome'] or 'not known'}"
+        )
+    parts = ", ".join(
+        f"{split[p]} {p}" + (f" ({', '.join(split['groups'][p])})" if split["groups"] else "") for p in splits.PARTS
+    )
     return "\n  ".join(["prepared", *lines, f"split ({drawn[split['source']]}): {parts}"])

@@ -27,7 +27,8 @@ class PrepareSettings(BaseModel):
     likelihood: tuple[str, ...] = Field((), description="NAME=nb|bernoulli|gaussian: how a modality is modelled.")
     layer: str | None = Field(None, description="Layer that holds the raw counts ('raw': .raw), where X does not.")
     split: Literal["random", "file"] | None = Field(
-        None, description="Draw cells at random, or use the file's own split [default: the file's, else random].")
+        None, description="Draw cells at random, or use the file's own split [default: the file's, else random]."
+    )
     split_by: str | None = Field(None, description="Column of obs whose groups stay together (donor, batch, ...).")
     test_groups: Names = Field((), description="Groups of --split-by to test on, comma-separated [default: drawn].")
     valid_groups: Names = Field((), description="Groups of --split-by to choose the model on [default: drawn].")

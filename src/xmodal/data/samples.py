@@ -52,12 +52,18 @@ def load(files: SampleFiles, layer: str | None = None) -> Sample:
     for key, path in files.files.items():
         mdata = io.read_cells(path, None if key in WHOLE else key)
         if key not in WHOLE and key not in mdata.mod:
-            raise InputRefused(f"there is no modality '{key}' in it (it holds {', '.join(mdata.mod)})", where=str(path),
-                               do=f"give a file that holds {key}, or give this one as --h5mu or --h5")
+            raise InputRefused(
+                f"there is no modality '{key}' in it (it holds {', '.join(mdata.mod)})",
+                where=str(path),
+                do=f"give a file that holds {key}, or give this one as --h5mu or --h5",
+            )
         for name in mdata.mod if key in WHOLE else [key]:
             if name in sample.parts:
-                raise InputRefused(f"'{name}' comes from two files", where=f"{sample.where[name]} and {path}",
-                                   do="give each modality once per sample")
+                raise InputRefused(
+                    f"'{name}' comes from two files",
+                    where=f"{sample.where[name]} and {path}",
+                    do="give each modality once per sample",
+                )
             sample.parts[name] = mdata.mod[name]
             sample.where[name] = f"{path} ({name})"
             sample.genomes[name] = genome_of(mdata, name)
@@ -96,8 +102,11 @@ def use_layer(sample: Sample, layer: str) -> None:
             used.append(name)
     if not used:
         layers = sorted({key for part in sample.parts.values() for key in part.layers})
-        raise InputRefused(f"no modality has a layer '{layer}'", where=", ".join(sample.where.values()),
-                           do=splits.near(layer, layers) if layers else "leave out --layer: there are no layers")
+        raise InputRefused(
+            f"no modality has a layer '{layer}'",
+            where=", ".join(sample.where.values()),
+            do=splits.near(layer, layers) if layers else "leave out --layer: there are no layers",
+        )
     log.info("%s: layer '%s' is used for %s", sample.name, layer, ", ".join(used))
 
 
@@ -125,8 +134,11 @@ def read_samplesheet(path: Path, role: str = "train") -> list[SampleFiles]:
         wrong.append("it has no rows")
     if wrong:
         shown = "\n  ".join(wrong)
-        raise InputRefused(f"the samplesheet has {len(wrong)} mistake{'s' * (len(wrong) > 1)}:\n  {shown}",
-                           where=str(path), do=f"mend it; its columns are {', '.join(COLUMNS)}")
+        raise InputRefused(
+            f"the samplesheet has {len(wrong)} mistake{'s' * (len(wrong) > 1)}:\n  {shown}",
+            where=str(path),
+            do=f"mend it; its columns are {', '.join(COLUMNS)}",
+        )
     chosen = [r for r in rows if r.role in (role, "both")]
     if not chosen:
         raise InputRefused(f"no row has the role '{role}' or 'both'", where=str(path), do="set the column role")

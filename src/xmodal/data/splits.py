@@ -38,8 +38,10 @@ def assign(
         return _finish(parts, obs, {"source": "random", "seed": seed, "by": None, "groups": {}})
     labels = _column(obs, by)
     sizes = labels.value_counts()
-    chosen = {TEST: _known(test_groups, sizes.index, "--test-groups", by),
-              VALID: _known(valid_groups, sizes.index, "--valid-groups", by)}
+    chosen = {
+        TEST: _known(test_groups, sizes.index, "--test-groups", by),
+        VALID: _known(valid_groups, sizes.index, "--valid-groups", by),
+    }
     if both := set(chosen[TEST]) & set(chosen[VALID]):
         raise UsageRefused(f"{', '.join(sorted(both))}: in --test-groups and in --valid-groups")
     facts: dict[str, Any] = {"source": "groups", "seed": seed, "by": by}
@@ -69,8 +71,11 @@ def from_file(obs: pd.DataFrame, seed: int, valid_fraction: float = 0.1) -> tupl
     odd = sorted({str(p) for p in parts[~pd.isna(parts)]} - set(PARTS))
     if odd or gaps:
         what = f"it holds {', '.join(repr(o) for o in odd[:5])}" if odd else f"{gaps} cells have no value"
-        raise InputRefused(what, where=f"obs['{SPLIT}']",
-                           do="write train, valid or test for every cell, or give --split-by COLUMN or --split random")
+        raise InputRefused(
+            what,
+            where=f"obs['{SPLIT}']",
+            do="write train, valid or test for every cell, or give --split-by COLUMN or --split random",
+        )
     facts: dict[str, Any] = {"source": "file", "seed": seed, "by": None, "groups": {}}
     if not (parts == TRAIN).any():
         raise InputRefused("no cell is marked train", where=f"obs['{SPLIT}']", do="mark cells train, or --split random")
@@ -92,8 +97,11 @@ def _column(obs: pd.DataFrame, by: str) -> pd.Series:
         raise InputRefused(f"obs has no column '{by}'", where="--split-by", do=near(by, list(obs.columns)))
     missing = int(obs[by].isna().sum())
     if missing:
-        raise InputRefused(f"{missing} cells have no value in '{by}'", where="--split-by",
-                           do=f"fill the column, or leave these cells out with --exclude {by}=")
+        raise InputRefused(
+            f"{missing} cells have no value in '{by}'",
+            where="--split-by",
+            do=f"fill the column, or leave these cells out with --exclude {by}=",
+        )
     return obs[by].astype(str)
 
 
@@ -107,8 +115,11 @@ def _known(groups: Sequence[str], known: pd.Index, option: str, by: str) -> list
 def _enough(free: int, needed: int, by: str, sizes: pd.Series) -> None:
     if free < needed:
         shown = ", ".join(f"{g} ({n})" for g, n in sizes.items())
-        raise InputRefused(f"'{by}' has too few groups for train, valid and test: {shown}", where="--split-by",
-                           do="use a column with three groups or more, name --test-groups, or use --split random")
+        raise InputRefused(
+            f"'{by}' has too few groups for train, valid and test: {shown}",
+            where="--split-by",
+            do="use a column with three groups or more, name --test-groups, or use --split random",
+        )
 
 
 def _take(free: list[str], sizes: pd.Series, fraction: float, keep: int) -> list[str]:

@@ -32,7 +32,11 @@ SAMPLE = 5_000
 FOLDS = 3
 THINNED = (1.0, 0.5, 0.25, 0.1, 0.03)  # parts of the counts kept: shallow cells must be known too
 KNOTS = 12  # depths at which the deviations of training cells are stored
-FOREIGN, REACH, ROUGH = 0.1, 0.5, 0.05  # deviation of foreign cells: size, reach over the strata (share of them), rough part
+FOREIGN, REACH, ROUGH = (
+    0.1,
+    0.5,
+    0.05,
+)  # deviation of foreign cells: size, reach over the strata (share of them), rough part
 SHRINK = 0.05  # of the correlations between strata towards none
 FEWEST = 400  # training cells, whole or thinned, from which the odds at one depth are learned
 DIRECTIONS, PER_DIRECTION = 20, 100  # more than one direction in so many cells is noise; the rest is one number
@@ -105,7 +109,9 @@ class Novelty:
         if len(self.strata):
             expect = views.expectation(profiles, self.strata, self.scale == fields.BINARY, there)
             return views.of_counts(expect, self.correction.astype(np.float64))
-        return views.of_values(profiles, self.spread.astype(np.float64), self.directions.astype(np.float64), self.scale, there)
+        return views.of_values(
+            profiles, self.spread.astype(np.float64), self.directions.astype(np.float64), self.scale, there
+        )
 
     def odds(self, deviation: Float, depth: Float, known: npt.NDArray[np.bool_]) -> Float:
         """How much likelier the deviation is for a foreign cell, (cells,), brought to mean 0 and variance 1 of training cells."""
@@ -175,7 +181,8 @@ def fit(counts: sp.csr_matrix, likelihood: str, scale: str, seed: int = 0) -> No
 
     fold = _folds(x.shape[0], rng)
     expects = [
-        views.expectation(_profiles(x[fold != k], seed), views.strata_of(x[fold != k]), binary, there) for k in range(FOLDS)
+        views.expectation(_profiles(x[fold != k], seed), views.strata_of(x[fold != k]), binary, there)
+        for k in range(FOLDS)
     ]
     told = [expect(x[fold == k]) for k, expect in enumerate(expects)]
     seen, expected = (np.sum([t[i].T @ t[2] for t in told], 0) + 1 for i in (0, 1))
@@ -256,7 +263,13 @@ def _calibrated(
     z = (deviation - _at(log_depth, knots, means)) / _at(log_depth, knots, spreads)
     shrink = max(SHRINK, z.shape[1] / (z.shape[1] + cells))  # few cells know little of what goes together
     correlation = (1 - shrink) * z.T @ z / len(z) + shrink * np.eye(z.shape[1])
-    learned = {"knots": knots, "means": means, "spreads": spreads, "correlation": correlation, "calibration": np.zeros(0)}
+    learned = {
+        "knots": knots,
+        "means": means,
+        "spreads": spreads,
+        "correlation": correlation,
+        "calibration": np.zeros(0),
+    }
     known = Novelty(scale=scale, strata=strata, **{k: v.astype(np.float32) for k, v in {**parts, **learned}.items()})
     everything = np.ones(known.profiles.shape[1], bool)
     odds = known.odds(deviation, depth, known._known(everything))

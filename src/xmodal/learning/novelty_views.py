@@ -60,7 +60,9 @@ def of_counts(expect: Expectation, correction: Float) -> View:
     return view
 
 
-def expectation(profiles: Float, strata: npt.NDArray[np.int32], binary: bool, there: npt.NDArray[np.bool_]) -> Expectation:
+def expectation(
+    profiles: Float, strata: npt.NDArray[np.int32], binary: bool, there: npt.NDArray[np.bool_]
+) -> Expectation:
     """Cells (CSR counts) -> shares found and expected in each stratum, (cells, STRATA), and counts (cells,).
 
     Over the features that are ``there``; expected by the profile, (groups, features), that explains the cell best.

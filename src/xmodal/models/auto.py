@@ -46,9 +46,9 @@ class AutoSettings(GradientSettings):
     patience: int = Field(1000, ge=1, description="Epochs without a better validation loss before training stops.")
     clip: float = Field(100.0, gt=0, description="Largest norm of the gradient.")
     refit_epochs: int = Field(8, ge=0, description="Epochs on all cells, once the weights are chosen.")
-    coarse: int = Field(15, ge=2, description="Groups in the coarser clusterings.")
-    fine: int = Field(40, ge=2, description="Groups in the finer clusterings.")
-    restarts: int = Field(5, ge=1, description="Clusterings of each size.")
+    coarse: int = Field(20, ge=2, description="Groups in the coarser clusterings.")
+    fine: int = Field(60, ge=2, description="Groups in the finer clusterings.")
+    restarts: int = Field(4, ge=1, description="Clusterings of each size.")
     members: int = Field(2, ge=0, description="Networks of each direction.")
     hidden: int = Field(128, ge=2, description="Width of the networks' hidden layer.")
     bottleneck: int = Field(32, ge=1, description="Width of what the networks predict from.")
@@ -118,11 +118,13 @@ class Direction(nn.Module):
     def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the parts are to say of these cells, as deviation from the mean, and the scale of each cell, (cells, 1).
 
-        Of peaks: y - n mean and n, the number of open peaks, so that a cell counts as much as it knows.
+        Of peaks: (y - n mean) / sqrt(n) and sqrt(n), with n open peaks, so that every cell is equally noisy.
         """
-        true = batch.values[self.target.name]
-        scale = true.sum(1, keepdim=True) if self.binary else torch.ones(len(true), 1)
-        return true - scale * self.get_buffer("mean"), scale
+        true, mean = batch.values[self.target.name], self.get_buffer("mean")
+        if not self.binary:
+            return true - mean, torch.ones(len(true), 1)
+        opened = true.sum(1, keepdim=True).clamp(min=1)
+        return (true - opened * mean) / opened.sqrt(), opened.sqrt()
 
     def _within(self, standard: Tensor) -> Tensor:
         return torch.cat([standard, standard.square() - 1], 1) @ self.get_buffer("within")
@@ -239,7 +241,7 @@ class Auto(CrossModalModel):
         slow = [p for way in ways if way.binary for p in way.parameters()]
         fast = [p for way in ways if not way.binary for p in way.parameters()]
         groups = ({"params": fast, "lr": rate}, {"params": slow, "lr": SLOW * rate})
-        return [g for g in groups if g["params"]]
+        return [g for g in groups if g["params"]] or super().parameter_groups(rate)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
@@ -291,8 +293,15 @@ class Auto(CrossModalModel):
         way.fit_closed(joined(train, held), np.concatenate([states, own]), chosen)
 
     def _weigh(self, way: Direction, held: Cells) -> None:
-        weights = way.get_buffer("weights")
-        found = self._stacked(way, held).weights(weights.numpy().astype(np.float64))
+        weights, stack = way.get_buffer("weights"), self._stacked(way, held)
+        found = stack.weights(weights.numpy().astype(np.float64))
+        if float(found @ stack.centred()[1]) <= 0:
+            log.warning(
+                "%s -> %s: no better than the mean; the mean is what will be predicted",
+                way.source.name,
+                way.target.name,
+            )
+            found[:] = 0
         weights.copy_(torch.from_numpy(found.astype(np.float32)))
 
     def _stacked(self, way: Direction, held: Cells) -> Stacking:

@@ -27,7 +27,9 @@ def row(name: str, content: dict[str, Any]) -> dict[str, str]:
     """One summary of ``xmodal predict`` in words."""
     found, novelty = content.get("alignment") or {}, content.get("novelty") or {}
     share, unlike = found.get("coverage"), novelty.get("unlike")
-    counted = f" ({number(found.get('missing'))} of {number(found.get('features'))} missing)" if found.get("missing") else ""
+    counted = (
+        f" ({number(found.get('missing'))} of {number(found.get('features'))} missing)" if found.get("missing") else ""
+    )
     empty = content.get("empty")
     return {
         "sample": name,

@@ -51,12 +51,18 @@ def _features(axis: Axes, table: pd.DataFrame, measure: str) -> None:
         label = f"{word} ({int(own.sum()):,})"
         low, high = known["low"].to_numpy()[own], known["high"].to_numpy()[own]
         axis.vlines(rank[own], low, high, color=colour, lw=0.6, alpha=0.3, zorder=front)
-        axis.plot(rank[own], known["reliability"].to_numpy()[own], ".", ms=3, color=colour, label=label, zorder=9 + front)
+        axis.plot(
+            rank[own], known["reliability"].to_numpy()[own], ".", ms=3, color=colour, label=label, zorder=9 + front
+        )
     axis.axhline(CHANCE[measure], color=INK, lw=0.9, ls=":", zorder=20)
     axis.axhline(MEDIUM[measure], color=INK, lw=0.7, ls="--", zorder=20)
     top = float(known["high"].max()) if len(known) else 1.0
     axis.set_ylim(top=top + 0.22 * (top - float(known["low"].min())) if len(known) else 1.0)  # room for the legend
-    axis.set(xlabel="features, by the lower end of their interval", ylabel=NAMES[measure], title="How reliable is each feature?")
+    axis.set(
+        xlabel="features, by the lower end of their interval",
+        ylabel=NAMES[measure],
+        title="How reliable is each feature?",
+    )
     axis.legend(frameon=False, fontsize=7.5, loc="upper right", markerscale=2.5)
 
 

@@ -63,7 +63,9 @@ def intervals(about: dict[str, Any]) -> list[str]:
         return [f"There are no intervals: {about['why']}." if about.get("why") else "Intervals were not asked for."]
     nominal, rows = 100 * float(about["level"]), coverage_rows(about)
     if not rows:
-        return [f"The intervals are meant to hold {nominal:g} % of the measured values (layers xmodal_lower and xmodal_upper)."]
+        return [
+            f"The intervals are meant to hold {nominal:g} % of the measured values (layers xmodal_lower and xmodal_upper)."
+        ]
     lines = [f"The intervals meant to hold {nominal:g} % of the measured values hold {100 * rows[0][2]:.1f} %."]
     types = rows[1:]
     if types:
@@ -87,7 +89,9 @@ def of_training(metrics: dict[str, Any]) -> dict[str, str]:
     rows = {}
     for direction, about in (metrics.get("uncertainty") or {}).items():
         source, _, target = str(direction).partition(" -> ")
-        rows[f"{shown(source)} → {shown(target)}, on {number(about.get('cells'))} held-out cells"] = features(target, about)
+        rows[f"{shown(source)} → {shown(target)}, on {number(about.get('cells'))} held-out cells"] = features(
+            target, about
+        )
     return rows
 
 

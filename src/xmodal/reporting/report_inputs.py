@@ -76,7 +76,9 @@ def read(
 def _prediction(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not {"source", "target", "cells"} <= set(content):
-        raise InputRefused("this is no summary of a prediction", where=str(path), do="give what predict --summary wrote")
+        raise InputRefused(
+            "this is no summary of a prediction", where=str(path), do="give what predict --summary wrote"
+        )
     return content
 
 

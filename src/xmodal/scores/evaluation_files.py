@@ -145,7 +145,9 @@ def summary(content: dict[str, Any]) -> list[str]:
         lines.append(f"{name} from {target['source'] or '?'}: {target['cells']} cells x {target['features']} features")
         inside = target["intervals"].get("coverage")
         if inside is not None:
-            lines.append(f"  {inside:.1%} of the values lie in the intervals meant to hold {target['intervals']['level']:.0%}")
+            lines.append(
+                f"  {inside:.1%} of the values lie in the intervals meant to hold {target['intervals']['level']:.0%}"
+            )
         lines.append("  " + " ".join([f"{'score':28}", *(f"{m:>10}" for m in methods)]))
         for score in HEADLINE:
             if score in methods["prediction"]:

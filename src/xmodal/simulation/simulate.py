@@ -36,8 +36,10 @@ MARKERS = 5  # most marker genes of one type
 GENOME_NAME = "simulated"
 GENE_SPACING, GENE_LENGTH, PEAK_LENGTH, REACH, LINKED = 150_000, 20_000, 500, 10_000, 0.7
 # Rows: which bits of the other side are multiplied.  Invertible over GF(2); the second of each pair is the inverse.
-CODES = {2: (((1, 0), (1, 1)), ((1, 0), (1, 1))),
-         3: (((1, 1, 0), (0, 1, 1), (1, 1, 1)), ((0, 1, 1), (1, 1, 1), (1, 0, 1)))}
+CODES = {
+    2: (((1, 0), (1, 1)), ((1, 0), (1, 1))),
+    3: (((1, 1, 0), (0, 1, 1), (1, 1, 1)), ((0, 1, 1), (1, 1, 1), (1, 0, 1))),
+}
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,10 @@ def simulate(settings: SimulateSettings, seed: int = 0) -> Simulated:
     streams = [np.random.default_rng([seed, part]) for part in range(8)]
     cells, types = _draw_cells(settings, streams[0])
     peaks_base = np.log(settings.open) + streams[2].normal(-0.3, 0.7, settings.peaks)
-    load = {RNA: _draw_loadings(settings, streams[1], streams[1].normal(0, settings.gene_spread, settings.genes), RNA),
-            ATAC: _draw_loadings(settings, streams[2], peaks_base, ATAC)}
+    load = {
+        RNA: _draw_loadings(settings, streams[1], streams[1].normal(0, settings.gene_spread, settings.genes), RNA),
+        ATAC: _draw_loadings(settings, streams[2], peaks_base, ATAC),
+    }
     genes = _place_genes(settings, streams[3])
     var, order, linked = _place_peaks(load, genes, settings, streams[3])
     load[ATAC] = load[ATAC].take(order)
@@ -97,8 +101,11 @@ def simulate(settings: SimulateSettings, seed: int = 0) -> Simulated:
         rates[PROTEIN] = _eta(PROTEIN, load[PROTEIN], cells, settings)
         counts[PROTEIN] = rates[PROTEIN] + streams[6].normal(size=rates[PROTEIN].shape)
     obs = _labels(settings, cells, types)
-    variables = {RNA: pd.DataFrame(index=pd.Index(genes[SYMBOL])), ATAC: var,
-                 PROTEIN: pd.DataFrame(index=pd.Index([f"SIMP{i + 1:04d}_prot" for i in range(settings.third)]))}
+    variables = {
+        RNA: pd.DataFrame(index=pd.Index(genes[SYMBOL])),
+        ATAC: var,
+        PROTEIN: pd.DataFrame(index=pd.Index([f"SIMP{i + 1:04d}_prot" for i in range(settings.third)])),
+    }
     truth = {**cells, **{f"rate_{m}": rate.astype(np.float32) for m, rate in rates.items()}}
     features = _describe(settings, load, {m: variables[m].index for m in load}, types, truth)
     mdata = _measured(counts, variables, obs, _lacking(settings, obs, streams[7]))
@@ -118,8 +125,18 @@ def _draw_cells(settings: SimulateSettings, rng: Random) -> tuple[dict[str, Arra
     blocks = p.reshape(settings.cells, -1, int(settings.block))
     h = np.where((blocks == 1).all(2), 1, -1).astype(np.int8)  # (cells, blocks): AND
     batch = rng.permutation(np.arange(settings.cells) % settings.batches)
-    return {"p": p, "r": _coupled(p, settings), "h": h, "q_rna": coins[0], "q_atac": coins[1], "y": y, "type": kind,
-            "batch": batch, "type_means": means[leaves], "type_distances": _distances(types)}, types
+    return {
+        "p": p,
+        "r": _coupled(p, settings),
+        "h": h,
+        "q_rna": coins[0],
+        "q_atac": coins[1],
+        "y": y,
+        "type": kind,
+        "batch": batch,
+        "type_means": means[leaves],
+        "type_distances": _distances(types),
+    }, types
 
 
 def _draw_tree(children: list[int], rng: Random) -> tuple[pd.DataFrame, Array]:
@@ -175,8 +192,10 @@ def _products(settings: SimulateSettings, side: str) -> Array:
 def _draw_loadings(settings: SimulateSettings, rng: Random, base: Array, modality: str) -> _Loadings:
     n, bits = len(base), len(_products(settings, SIDES[modality]))
     return _Loadings(
-        bits=_one_each(rng, n, bits, PROGRAM), coins=_one_each(rng, n, COINS, PRIVATE),
-        types=settings.type_weight * rng.normal(size=(n, TRAITS)), base=base,
+        bits=_one_each(rng, n, bits, PROGRAM),
+        coins=_one_each(rng, n, COINS, PRIVATE),
+        types=settings.type_weight * rng.normal(size=(n, TRAITS)),
+        base=base,
         batch=settings.batch_sd * rng.normal(size=(settings.batches, n)),
     )
 
@@ -219,9 +238,15 @@ def _place_genes(settings: SimulateSettings, rng: Random) -> pd.DataFrame:
     index = np.arange(settings.genes)
     per_chromosome = -(-settings.genes // settings.chromosomes)
     start = GENE_SPACING * (index % per_chromosome + 1)
-    return pd.DataFrame({SYMBOL: [f"SIMG{i + 1:05d}" for i in index],
-                         CHROM: [f"chr{i + 1}" for i in index // per_chromosome], START: start,
-                         END: start + GENE_LENGTH, STRAND: rng.choice(("+", "-"), settings.genes)})
+    return pd.DataFrame(
+        {
+            SYMBOL: [f"SIMG{i + 1:05d}" for i in index],
+            CHROM: [f"chr{i + 1}" for i in index // per_chromosome],
+            START: start,
+            END: start + GENE_LENGTH,
+            STRAND: rng.choice(("+", "-"), settings.genes),
+        }
+    )
 
 
 def _place_peaks(
@@ -252,6 +277,7 @@ def _place_peaks(
 
 def _alike(peaks: _Loadings, genes: _Loadings) -> Array:
     """For each peak the gene of the same bit and sign whose type effects are most alike; -1 where there is none."""
+
     def direction(types: Array) -> Array:
         return types / np.maximum(np.linalg.norm(types, axis=1, keepdims=True), 1e-12)
 
@@ -268,19 +294,23 @@ def _labels(settings: SimulateSettings, cells: dict[str, Array], types: pd.DataF
     test = settings.batches - (2 if settings.batches > 3 else 1)
     split = np.where(cells["batch"] >= test, TEST, np.where(cells["batch"] == test - 1, VALID, TRAIN))
     coins = zip(cells["q_rna"][:, 0], cells["q_atac"][:, 0], strict=True)
-    obs = pd.DataFrame({
-        "batch": [f"b{b + 1}" for b in cells["batch"]],
-        settings.label_key: types.loc[types["is_leaf"], "id"].to_numpy()[cells["type"]],
-        "state": ["s" + "".join("01"[int(b > 0)] for b in row) for row in cells["p"][:, first]],
-        "joint": [f"j{int(a > 0)}{int(b > 0)}" for a, b in coins],
-        SPLIT: split}, index=pd.Index([f"cell{i + 1:06d}" for i in range(settings.cells)]))
+    obs = pd.DataFrame(
+        {
+            "batch": [f"b{b + 1}" for b in cells["batch"]],
+            settings.label_key: types.loc[types["is_leaf"], "id"].to_numpy()[cells["type"]],
+            "state": ["s" + "".join("01"[int(b > 0)] for b in row) for row in cells["p"][:, first]],
+            "joint": [f"j{int(a > 0)}{int(b > 0)}" for a, b in coins],
+            SPLIT: split,
+        },
+        index=pd.Index([f"cell{i + 1:06d}" for i in range(settings.cells)]),
+    )
     return obs.astype("category")
 
 
 def _lacking(settings: SimulateSettings, obs: pd.DataFrame, rng: Random) -> dict[str, Array]:
     """Which cells lack ATAC and which lack RNA: alternately among a share of the training cells."""
     train = np.flatnonzero(obs[SPLIT] == TRAIN)
-    chosen = np.sort(rng.permutation(train)[:round(settings.unpaired_fraction * len(train))])
+    chosen = np.sort(rng.permutation(train)[: round(settings.unpaired_fraction * len(train))])
     return {ATAC: chosen[::2], RNA: chosen[1::2]}
 
 
@@ -306,7 +336,10 @@ def _measured(
 
 
 def _describe(
-    settings: SimulateSettings, load: dict[str, _Loadings], names: dict[str, pd.Index], types: pd.DataFrame,
+    settings: SimulateSettings,
+    load: dict[str, _Loadings],
+    names: dict[str, pd.Index],
+    types: pd.DataFrame,
     truth: dict[str, Array],
 ) -> pd.DataFrame:
     """The table of features; per-feature arrays also go into ``truth``."""

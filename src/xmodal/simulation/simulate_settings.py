@@ -23,8 +23,9 @@ class SimulateSettings(BaseModel):
     bits: int = Field(6, ge=3, le=60, description="Shared bits of a cell, a multiple of --block.")
     leak: float = Field(0.0, ge=0, le=1, description="How far a cell's type gives its bits away.")
     type_weight: float = Field(0.2, ge=0, le=2, description="Strength of the cell types in every feature.")
-    tree: str = Field("3,2,2", pattern=r"^[1-9]\d?(,[1-9]\d?){0,2}$",
-                      description="Children per level of the tree of cell types.")
+    tree: str = Field(
+        "3,2,2", pattern=r"^[1-9]\d?(,[1-9]\d?){0,2}$", description="Children per level of the tree of cell types."
+    )
     type_concentration: float = Field(3.0, gt=0, le=1e6, description="Evenness of the types' sizes (Dirichlet).")
     depth: float = Field(1500.0, gt=0, le=1e6, description="Median RNA counts of a cell before dropout.")
     depth_sd: float = Field(0.4, ge=0, le=2, description="Spread of log depth between cells, each modality its own.")
@@ -55,8 +56,20 @@ class SimulateSettings(BaseModel):
 
 # Shape and depth of mouse cortex SNARE-seq (GSE126074): median 245 counts and 81 open peaks, 14 types, 9 batches.
 CORTEX: dict[str, Any] = {
-    "cells": 2600, "genes": 1677, "peaks": 5500, "coupling": "linear", "tree": "7,2",
-    "type_concentration": 1.0, "type_weight": 0.3, "depth": 272.0, "depth_sd": 0.63, "gene_spread": 1.5,
-    "open": 0.0115, "gain_atac": 0.6, "batches": 9, "chromosomes": 19, "label_key": "cell_type",
+    "cells": 2600,
+    "genes": 1677,
+    "peaks": 5500,
+    "coupling": "linear",
+    "tree": "7,2",
+    "type_concentration": 1.0,
+    "type_weight": 0.3,
+    "depth": 272.0,
+    "depth_sd": 0.63,
+    "gene_spread": 1.5,
+    "open": 0.0115,
+    "gain_atac": 0.6,
+    "batches": 9,
+    "chromosomes": 19,
+    "label_key": "cell_type",
 }
 PRESETS: dict[str, dict[str, Any]] = {"none": {}, "cortex": CORTEX}

@@ -22,8 +22,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SETTINGS_FILE = "simulation.json"
 SCALES = {fields.RNA: fields.LOG_CP10K, fields.ATAC: fields.BINARY, fields.PROTEIN: fields.IDENTITY}
-OWN_FILES = ("paired.h5mu", "rna.h5ad", "atac.h5ad", "protein.h5ad", "genes.tsv", "links.tsv", "types.tsv",
-             "features.tsv", "truth.npz", "oracle_rna.h5ad", "oracle_atac.h5ad", "oracle_protein.h5ad", SETTINGS_FILE)
+OWN_FILES = (
+    "paired.h5mu",
+    "rna.h5ad",
+    "atac.h5ad",
+    "protein.h5ad",
+    "genes.tsv",
+    "links.tsv",
+    "types.tsv",
+    "features.tsv",
+    "truth.npz",
+    "oracle_rna.h5ad",
+    "oracle_atac.h5ad",
+    "oracle_protein.h5ad",
+    SETTINGS_FILE,
+)
 
 
 def write_simulation(
@@ -84,7 +97,12 @@ def _write_oracle(simulated: Simulated, oracle: Oracle, folder: Path) -> None:
         obs = simulated.obs.loc[oracle.cells].copy()
         adata = ad.AnnData(oracle.predictions[source, target], obs=obs, var=part.var.copy())
         adata.uns[fields.UNS] = provenance.record(
-            "simulate", {}, model="oracle", source=source, target=target, units=fields.UNITS[SCALES[target]],
+            "simulate",
+            {},
+            model="oracle",
+            source=source,
+            target=target,
+            units=fields.UNITS[SCALES[target]],
             seed=simulated.seed,
         )
         io.write_h5ad(adata, folder / f"oracle_{target}.h5ad")
@@ -93,11 +111,17 @@ def _write_oracle(simulated: Simulated, oracle: Oracle, folder: Path) -> None:
 def _summary(simulated: Simulated, oracle: Oracle | None) -> dict[str, Any]:
     split = simulated.obs[fields.SPLIT].value_counts().to_dict()
     summary: dict[str, Any] = {
-        "settings": simulated.settings.model_dump(), "seed": simulated.seed,
+        "settings": simulated.settings.model_dump(),
+        "seed": simulated.seed,
         "split": {str(k): int(v) for k, v in split.items()},
-        "modalities": {m: {"cells": part.n_obs, "features": part.n_vars,
-                           "median_total": round(float(np.median(np.asarray(part.X.sum(1)))), 4)}
-                       for m, part in simulated.mdata.mod.items()},
+        "modalities": {
+            m: {
+                "cells": part.n_obs,
+                "features": part.n_vars,
+                "median_total": round(float(np.median(np.asarray(part.X.sum(1)))), 4),
+            }
+            for m, part in simulated.mdata.mod.items()
+        },
         "coupled_features": {m: int(simulated.truth[f"coupled_{m}"].sum()) for m in simulated.mdata.mod},
     }
     if oracle is not None:

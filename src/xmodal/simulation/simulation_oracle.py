@@ -88,8 +88,12 @@ def _read_out(x: Array, truth: Array, test: Array) -> Array:
 def _products(bits: Array, block: int) -> Array:
     """Products of two or more bits of each block; readouts are cut to [-1, 1], where expectations of bits lie."""
     bits = np.clip(bits, -1, 1)
-    columns = [bits[:, start + np.array(chosen)].prod(1) for start in range(0, bits.shape[1], block)
-               for size in range(2, block + 1) for chosen in combinations(range(block), size)]
+    columns = [
+        bits[:, start + np.array(chosen)].prod(1)
+        for start in range(0, bits.shape[1], block)
+        for size in range(2, block + 1)
+        for chosen in combinations(range(block), size)
+    ]
     return np.stack(columns, axis=1)
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
-PRIOR_CELLS = 100.0  # the weights before any cell was seen count as much as so many cells
+PRIOR_CELLS = 5_000.0  # the weights before any cell was seen count as much: one validation batch is not all batches
 FLOOR = 1e-3  # of the mean variance; features that hardly vary would count beyond measure
 
 
