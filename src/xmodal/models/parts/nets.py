@@ -25,10 +25,10 @@ class DirectNet(nn.Module):
     """Sparse layer -> LayerNorm, GELU, dropout -> bottleneck -> features of the target.
 
     In training a cell is mixed, before the first nonlinearity, with one of its nearest neighbours in the minibatch, and its
-    target with theirs: mixup (Zhang et al. 2018) kept within groups of like cells, which teaches the first layer far more than single
-    shallow cells do.  ``form``: what the outputs are: ``values`` (squared error), or ``shares`` of the open peaks (multinomial;
-    to be multiplied with the target's expected depth).  ``own``: how much of a training target is the cell's own; the rest is
-    the mean profile of its group.
+    target with theirs: mixup (Zhang et al. 2018) kept within groups of like cells, which teaches the first layer far more than
+    single shallow cells do.  ``form``: what the outputs are: ``values`` (squared error), or ``shares`` of the open peaks
+    (multinomial; to be multiplied with the target's expected depth).  ``own``: how much of a training target is the cell's own;
+    the rest is the mean profile of its group.
     """
 
     def __init__(
