@@ -30,6 +30,8 @@ def one(prepared: Path, folder: Path, more: list[str], label: str | None, seed: 
     xmodal(
         "train",
         prepared,
+        "--model",
+        "crossmp",
         "--output-dir",
         folder / "model",
         "--seed",
