@@ -15,6 +15,7 @@ from xmodal.data.vocabulary import Vocabulary
 from xmodal.learning import training
 from xmodal.learning.training_state import Keeper
 from xmodal.models.auto import Auto
+from xmodal.models.parts import blending
 from xmodal.models.parts.blending import Stacking
 from xmodal.models.parts.depths import TargetDepth
 from xmodal.models.parts.groups import MIN_CELLS, clustered, nearest
@@ -92,7 +93,8 @@ def test_neighbours_are_of_the_same_group_and_never_the_cell_itself() -> None:
     assert near[-1].tolist() == [-1, -1, -1] and (near[:11] >= 0).all()
 
 
-def test_stacking_finds_what_each_part_is_worth() -> None:
+def test_stacking_finds_what_each_part_is_worth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blending, "PRIOR_CELLS", 10.0)
     rng = np.random.default_rng(0)
     good, noise, bad = (rng.normal(size=(3000, 8)).astype(np.float32) for _ in range(3))
     true = 0.5 * good - 0.4 * bad + rng.normal(size=good.shape).astype(np.float32) + 3  # the whole batch is higher

@@ -14,13 +14,11 @@ from torch import Tensor, nn
 from xmodal import fields
 from xmodal.data.batches import Batch, Cells, joined
 from xmodal.models.base import CrossModalModel, GradientSettings
-from xmodal.models.mean import column_means
 from xmodal.models.parts.blending import Stacking
-from xmodal.models.parts.depths import TargetDepth
-from xmodal.models.parts.groups import Choice, Groups, Paired, clustered
-from xmodal.models.parts.nets import DirectNet, Form, neighbours
-from xmodal.models.parts.ridges import LowRankRidge
-from xmodal.models.parts.sparse import group_sums, sparse_values
+from xmodal.models.parts.direction import Direction
+from xmodal.models.parts.groups import Groups, Paired
+from xmodal.models.parts.nets import neighbours
+from xmodal.models.parts.sparse import sparse_values
 from xmodal.models.parts.states import States
 
 if TYPE_CHECKING:
@@ -30,11 +28,8 @@ log = logging.getLogger(__name__)
 Array = npt.NDArray[np.float32]
 CHUNK = 256
 SMALLEST_BATCH, STEPS = 16, 24  # cells; steps an epoch should have
-OWN = (0.5, 1.0)  # of the networks' targets, in turn; the rest is the mean of neighbours: unlike members are worth more
-SMOOTHING = 0.3  # of the profiles that networks learn from; see SHRINK in parts/groups.py
 SLOW = 0.5  # of the learning rate, for networks that predict shares
 BETTER = 1.02  # states of both modalities are used where they explain so much more than those of one
-GROUPS_FIRST = 0.5  # weight of the groups before a cell was seen; the rest is shared by the others
 
 
 class AutoSettings(GradientSettings):
@@ -59,118 +54,6 @@ class AutoSettings(GradientSettings):
     def minibatch(self, cells: int) -> int:
         """Smaller for few cells, which would else be over after a few steps."""
         return min(self.batch_size, max(SMALLEST_BATCH, cells // STEPS))
-
-
-class Direction(nn.Module):
-    """Everything one direction needs: depth, groups, networks, and their weights."""
-
-    def __init__(self, settings: AutoSettings, vocabulary: Vocabulary, source: str, target: str) -> None:
-        super().__init__()
-        self.source, self.target = vocabulary[source], vocabulary[target]
-        self.binary = self.target.scale == fields.BINARY
-        self.depth = TargetDepth(self.source, self.target)
-        self.groups = nn.ModuleList(
-            Groups(self.source, self.target, size, settings.restarts) for size in (settings.coarse, settings.fine)
-        )
-        form: Form = "shares" if self.binary else "values"
-        hidden = settings.counts_dropout if self.source.likelihood == fields.NB else settings.input_dropout
-        widths, dropout = (settings.hidden, settings.bottleneck), (hidden, settings.dropout)
-        self.nets = nn.ModuleList(
-            DirectNet(self.source, self.target, form, widths, dropout, OWN[i % len(OWN)])
-            for i in range(settings.members)
-        )
-        self.ridge = LowRankRidge(self.source, self.target)
-        width = len(self.target)
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("within", torch.zeros(2, width))  # on standardised depth and its square, minus one
-        others = len(self.nets) + 1
-        self.register_buffer("weights", torch.tensor([GROUPS_FIRST, *[(1 - GROUPS_FIRST) / others] * others]))
-        self.space: tuple[str, ...] = ()  # the rest is needed in training only, and in no checkpoint
-        self.centres, self.smooth = torch.zeros(0), torch.zeros(0)
-
-    def clusterings(self) -> list[Groups]:
-        return [cast(Groups, groups) for groups in self.groups]
-
-    def networks(self) -> list[DirectNet]:
-        return [cast(DirectNet, net) for net in self.nets]
-
-    def parts(self, batch: Batch) -> list[Tensor]:
-        """Deviation of each part from the mean, (cells, features of the target) each; of shares where the target is binary.
-
-        Depth is kept apart from state there: all parts are multiplied with the same depth afterwards.
-        """
-        standard = self.depth.standard(batch)
-        expected = torch.stack([groups(batch) for groups in self.groups]).mean(0)
-        found = [expected if self.binary else expected + self._within(standard)]
-        found += [net(batch, standard) for net in self.nets]
-        return [p - self.get_buffer("mean") for p in [*found, self.ridge(batch, standard)]]
-
-    def forward(self, batch: Batch) -> Tensor:
-        """The prediction on the target's scale, (cells, features of the target)."""
-        weights = self.get_buffer("weights")
-        total = self.get_buffer("mean").expand(len(batch), -1).clone()
-        for weight, part in zip(weights, self.parts(batch), strict=True):
-            total += weight * part
-        if self.binary:
-            return (total * torch.expm1(self.depth(batch)).clamp(min=0)[:, None]).clamp(1e-6, 1 - 1e-6)
-        return total.clamp(min=0) if self.target.scale == fields.LOG_CP10K else total
-
-    def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the parts are to say of these cells, as deviation from the mean, and the scale of each cell, (cells, 1).
-
-        Of peaks: (y - n mean) / sqrt(n) and sqrt(n), with n open peaks, so that every cell is equally noisy.
-        """
-        true, mean = batch.values[self.target.name], self.get_buffer("mean")
-        if not self.binary:
-            return true - mean, torch.ones(len(true), 1)
-        opened = true.sum(1, keepdim=True).clamp(min=1)
-        return (true - opened * mean) / opened.sqrt(), opened.sqrt()
-
-    def _within(self, standard: Tensor) -> Tensor:
-        return torch.cat([standard, standard.square() - 1], 1) @ self.get_buffer("within")
-
-    def prepare(self, cells: Cells) -> None:
-        self._fit_mean(cells)
-        self.depth.prepare(cells)
-        self.ridge.prepare(cells)
-        for net in self.networks():
-            net.prepare(cells)
-
-    def fit_smooth(self, cells: Cells, states: Array) -> None:
-        """Centres of fine groups, and the mean profiles that the networks' targets are drawn to."""
-        groups, centres = clustered(states, self.clusterings()[-1].size, 0)
-        target = sparse_values(cells, self.target.name)
-        self.centres = torch.from_numpy(centres)
-        self.smooth = torch.from_numpy(self.clusterings()[-1].expected(target, groups, SMOOTHING).astype(np.float32))
-
-    def _fit_mean(self, cells: Cells) -> None:
-        mean = column_means(cells, self.target.name)
-        self.get_buffer("mean").copy_(mean / mean.sum().clamp(min=1e-9) if self.binary else mean)
-
-    def standard_depth(self, cells: Cells) -> Array:
-        """z-score of the target's expected log depth, (cells, 1)."""
-        parts = [self.depth.standard(cells.batch(slice(i, i + 512))) for i in range(0, len(cells), 512)]
-        return torch.cat(parts).numpy()
-
-    def fit_closed(self, cells: Cells, states: Array, chosen: list[Choice]) -> None:
-        """Fill what has a closed form from ``cells``: the groups, what depth adds within them, and the ridge."""
-        paired = Paired.of(cells, self.source, self.target, states)
-        self._fit_mean(cells)
-        labels = [g.fit(paired, choice)[0] for g, choice in zip(self.clusterings(), chosen, strict=True)]
-        depth = self.standard_depth(cells)
-        self.ridge.fit(cells, depth)
-        if not self.binary:
-            self._fit_within(depth, paired, labels[0])
-
-    def _fit_within(self, d: Array, paired: Paired, groups: npt.NDArray[np.int64]) -> None:
-        """Regress what is left of the values within groups on the expected depth; sums only, so that nothing is made dense."""
-        x = np.concatenate([d, d**2 - 1], 1).astype(np.float64)
-        count = int(groups.max()) + 1
-        sizes = np.bincount(groups, minlength=count)[:, None]
-        x -= (group_sums(x.astype(np.float32), groups, count) / sizes)[groups]
-        cross = np.asarray(paired.target.T @ x).T  # x is centred within groups, so the target need not be
-        found = np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(2), cross)
-        self.get_buffer("within").copy_(torch.from_numpy(found.astype(np.float32)))
 
 
 class Auto(CrossModalModel):
