@@ -23,9 +23,13 @@ if TYPE_CHECKING:
     from xmodal.models.auto import AutoSettings
 
 Array = npt.NDArray[np.float32]
-OWN = (0.5, 1.0)  # of the networks' targets, in turn; the rest is the mean of the group: unlike members are worth more
+OWN_VALUES = (
+    0.5,
+    1.0,
+)  # of the networks' targets, in turn; the rest is the mean of the group: unlike members are worth more
+OWN_SHARES = (0.5,)  # of single cells with few open peaks no network learns shares well
 SMOOTHING = 0.3  # of the profiles that networks learn from; see SHRINK in groups.py
-GROUPS_FIRST = 0.5  # weight of the groups before a cell was seen; the rest is shared by the others
+GROUPS_FIRST, RIDGE_FIRST = 0.5, 0.1  # weights before a cell was seen; the rest is shared by the networks
 
 
 class Direction(nn.Module):
@@ -42,16 +46,17 @@ class Direction(nn.Module):
         form: Form = "shares" if self.binary else "values"
         hidden = settings.counts_dropout if self.source.likelihood == fields.NB else settings.input_dropout
         widths, dropout = (settings.hidden, settings.bottleneck), (hidden, settings.dropout)
+        own = OWN_SHARES if self.binary else OWN_VALUES
         self.nets = nn.ModuleList(
-            DirectNet(self.source, self.target, form, widths, dropout, OWN[i % len(OWN)])
+            DirectNet(self.source, self.target, form, widths, dropout, own[i % len(own)])
             for i in range(settings.members)
         )
         self.ridge = LowRankRidge(self.source, self.target)
         width = len(self.target)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("within", torch.zeros(2, width))  # on standardised depth and its square, minus one
-        others = len(self.nets) + 1
-        self.register_buffer("weights", torch.tensor([GROUPS_FIRST, *[(1 - GROUPS_FIRST) / others] * others]))
+        each = (1 - GROUPS_FIRST - RIDGE_FIRST) / max(len(self.nets), 1)
+        self.register_buffer("weights", torch.tensor([GROUPS_FIRST, *[each] * len(self.nets), RIDGE_FIRST]))
         self.space: tuple[str, ...] = ()  # the rest is needed in training only, and in no checkpoint
         self.centres, self.smooth = torch.zeros(0), torch.zeros(0)
 
