@@ -173,7 +173,9 @@ class Auto(CrossModalModel):
         self.held[s, t] = super().calibration(held, s, t, torch.device("cpu"))
         weights = [round(float(w), 2) for w in way.get_buffer("weights")]
         log.info("%s -> %s: %s, weights %s", s, t, chosen, weights)
-        way.fit_closed(joined(train, held), np.concatenate([states, own]), chosen)
+        everything = joined(train, held)
+        way.depth.prepare(everything)
+        way.fit_closed(everything, np.concatenate([states, own]), chosen)
 
     def _weigh(self, way: Direction, held: Cells) -> None:
         weights, stack = way.get_buffer("weights"), self._stacked(way, held)
