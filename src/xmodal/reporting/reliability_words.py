@@ -46,9 +46,10 @@ def features(name: str, about: dict[str, Any]) -> str:
     trust = about["trust"]
     total, word = sum(trust.values()), WORDS.get(name, "feature") + "s"
     if not about.get("signal", True):
+        judged = f" on the {number(about['cells'])} cells held out in training" if about.get("cells") else ""
         return (
-            f"{shown(name)} is predicted no better than the mean: of {number(total)} {word} no more are above guessing than luck "
-            "alone would put there. Do not use these predictions."
+            f"{shown(name)} is predicted no better than the mean{judged}: of {number(total)} {word} no more are above guessing "
+            f"than luck alone would put there. Rely on no prediction of a single {word[:-1]}."
         )
     parts = [f"{number(trust.get(RELIABLE, 0))} can be trusted", f"{number(trust.get(WEAK, 0))} carry a weak signal"]
     if trust.get(NONE):

@@ -87,7 +87,8 @@ def _trained(part: Training) -> str:
     names = " and ".join(
         f"{shown(k)} ({number(v.get('features'))} features)" for k, v in (m.get("modalities") or {}).items()
     )
-    text = f"A {m.get('model') or 'model'} model was trained"
+    name = m.get("model") or "model"
+    text = f"{'An' if name[0] in 'aeiou' else 'A'} {name} model was trained"
     text += f" on {number(split['train'])} cells" if "train" in split else ""
     text += f" in which {names} had been measured together" if names else ""
     if split.get("test"):
