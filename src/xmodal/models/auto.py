@@ -87,27 +87,34 @@ class Auto(CrossModalModel):
         self.train_cells = cells
         for m in self.vocabulary:
             self.state(m).prepare(cells)
-        for s, t in self.learned(cells):
-            both, way = cells.having(s, t), self.way(s, t)
-            way.prepare(both)
-            way.space = self._space(both, way)
-            way.fit_smooth(both, self._states(both, way.space))
-            log.info("%s -> %s: groups are found in the state of %s", s, t, " and ".join(way.space))
+        learned = self.learned(cells)
+        for s, t in learned:
+            self.way(s, t).prepare(cells.having(s, t))
+        for pair in dict.fromkeys(tuple(m for m in self.vocabulary if m in way) for way in learned):
+            both = cells.having(*pair)
+            ways = [self.way(s, t) for s, t in learned if {s, t} == set(pair)]
+            space = self._space(both, ways)
+            log.info("%s and %s: groups are found in the state of %s", *pair, " and ".join(space))
+            for way in ways:
+                way.space = space
+                way.fit_smooth(both, self._states(both, space))
 
     def _states(self, cells: Cells, space: tuple[str, ...]) -> Array:
         return np.concatenate([self.state(m).of(cells).numpy() for m in space], 1)
 
-    def _space(self, cells: Cells, way: Direction) -> tuple[str, ...]:
-        """In which states groups predict the target best, tried on a fifth of the training cells."""
-        s, t = way.source.name, way.target.name
+    def _space(self, cells: Cells, ways: list[Direction]) -> tuple[str, ...]:
+        """In which states groups predict best, both directions of a pair together, tried on a fifth of the training cells."""
+        first, second = ways[0].source.name, ways[0].target.name
         order = np.random.default_rng(0).permutation(len(cells))
         held, fit = cells.subset(np.sort(order[: len(cells) // 5])), cells.subset(np.sort(order[len(cells) // 5 :]))
-        scores = {space: self._trial(fit, held, way, space) for space in ((t,), (s,), (s, t))}
-        alone = max(((t,), (s,)), key=lambda space: scores[space])
-        return (s, t) if scores[s, t] > BETTER * scores[alone] else alone
+        spaces = ((first,), (second,), (first, second))
+        scores = np.array([[max(self._trial(fit, held, way, space), 0.0) for way in ways] for space in spaces])
+        total = scores.sum(1)
+        alone = int(total[:2].argmax())
+        return spaces[2] if total[2] > BETTER * total[alone] else spaces[alone]
 
     def _trial(self, fit: Cells, held: Cells, way: Direction, space: tuple[str, ...]) -> float:
-        """Share of the variance of ``held`` that groups explain, mean over features (after the best scaling)."""
+        """Correlation of what groups predict for ``held`` with the truth, over all cells and features."""
         groups = Groups(way.source, way.target, self.settings.coarse, 2)
         pair = [Paired.of(c, way.source, way.target, self._states(c, space)) for c in (fit, held)]
         groups.fit(pair[0], groups.choose(pair[0], pair[1]))
@@ -116,7 +123,7 @@ class Auto(CrossModalModel):
             batch = held.batch(slice(start, start + CHUNK))
             true, scale = way.truth(batch)
             stack.add([(scale * (groups(batch) - way.get_buffer("mean"))).numpy()], true.numpy())
-        return stack.explained()
+        return stack.explained() / float(np.sqrt(len(held) * len(way.target)))
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """Networks that predict shares learn from far more numbers a cell, and overfit sooner."""
