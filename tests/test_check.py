@@ -50,7 +50,10 @@ def test_errors_exit_3_but_the_json_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("n", "words"),
     [
-        (30, "no, 30 cells have two modalities, about 19 of them to train on; needed are: linear 20, auto 24, crossmp 50"),
+        (
+            30,
+            "no, 30 cells have two modalities, about 19 of them to train on; needed are: linear 20, auto 24, crossmp 50",
+        ),
         (40, "yes, with linear or auto only (40 paired cells, about 26 of them to train on; crossmp needs 50)"),
         (80, "yes (80 paired cells, about 52 of them to train on)"),
     ],

@@ -142,7 +142,8 @@ def test_trains_on_paired_and_single_cells(tmp_path: Path) -> None:
     third = ["--likelihood", "protein=gaussian"]
     ran = call_xmodal("prepare", "--h5mu", sim / "paired.h5mu", "--output", tmp_path / "p.h5mu", *third)
     assert ran.code == 0, ran.err
-    ran = call_xmodal("train", tmp_path / "p.h5mu", "--output-dir", tmp_path / "m", "--set", "epochs=2", "--threads", 1)
+    options = ["--model", "crossmp", "--set", "epochs=2", "--threads", 1]
+    ran = call_xmodal("train", tmp_path / "p.h5mu", "--output-dir", tmp_path / "m", *options)
     assert ran.code == 0, ran.err
     metrics = json.loads((tmp_path / "m" / "metrics.json").read_text())
     assert len(metrics["directions"]) == 6 and "valid_protein_to_rna" in metrics["losses"]

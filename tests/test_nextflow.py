@@ -18,13 +18,25 @@ pytestmark = pytest.mark.nextflow
 Run = subprocess.CompletedProcess[str]
 TASKS = 11  # of the test profile: 2 checks, 2 prepared, 1 trained, 3 predicted, 1 evaluated, 1 report, 1 MultiQC
 PUBLISHED = (
-    "prepared/training.h5mu", "prepared/training.prepare.json", "prepared/paired.check.json", "prepared/new.h5mu",
-    "models/auto/model.safetensors", "models/auto/history.tsv", "models/auto/metrics.json",
-    "predictions/heldout/heldout.rna_to_atac.h5ad", "predictions/heldout/heldout.atac_to_rna.h5ad",
-    "predictions/new/new.rna_to_atac.h5ad", "predictions/new/new.rna_to_atac.json",
-    "evaluation/heldout/metrics.json", "evaluation/heldout/scores.tsv",
-    "report/index.html", "multiqc/multiqc_report.html", "pipeline_info/software_versions.yml",
-    "pipeline_info/execution_trace.txt", "pipeline_info/execution_report.html", "pipeline_info/execution_timeline.html",
+    "prepared/training.h5mu",
+    "prepared/training.prepare.json",
+    "prepared/paired.check.json",
+    "prepared/new.h5mu",
+    "models/auto/model.safetensors",
+    "models/auto/history.tsv",
+    "models/auto/metrics.json",
+    "predictions/heldout/heldout.rna_to_atac.h5ad",
+    "predictions/heldout/heldout.atac_to_rna.h5ad",
+    "predictions/new/new.rna_to_atac.h5ad",
+    "predictions/new/new.rna_to_atac.json",
+    "evaluation/heldout/metrics.json",
+    "evaluation/heldout/scores.tsv",
+    "report/index.html",
+    "multiqc/multiqc_report.html",
+    "pipeline_info/software_versions.yml",
+    "pipeline_info/execution_trace.txt",
+    "pipeline_info/execution_report.html",
+    "pipeline_info/execution_timeline.html",
 )
 
 
@@ -89,8 +101,18 @@ def test_three_shards_give_the_bytes_of_one(finished: Run, folder: Path) -> None
 def test_a_given_checkpoint_is_used_and_nothing_is_trained(finished: Run, folder: Path) -> None:
     sheet = folder / "new.csv"
     sheet.write_text(f"sample,role,rna\nnew,predict,{TESTDATA / 'rna.h5ad'}\n")
-    run = pipeline(folder / "given", "--input", str(sheet), "--outdir", "out", "-profile", "test", "--skip_multiqc",
-                   "--checkpoint", str(folder / "out/models/auto/model.safetensors"))
+    run = pipeline(
+        folder / "given",
+        "--input",
+        str(sheet),
+        "--outdir",
+        "out",
+        "-profile",
+        "test",
+        "--skip_multiqc",
+        "--checkpoint",
+        str(folder / "out/models/auto/model.safetensors"),
+    )
     succeeded(run)
     assert "XMODAL_TRAIN" not in run.stdout
     predicted = (folder / "given/out/predictions/new/new.rna_to_atac.h5ad").read_bytes()
@@ -153,7 +175,7 @@ def asking(tmp_path: Path) -> Path:
     (tmp_path / "main.nf").write_text(ASKING)
     base, slurm = (f"includeConfig '{ROOT}/conf/{name}.config'" for name in ("base", "executors/slurm"))
     (tmp_path / "nextflow.config").write_text(f"{base}\nprofiles {{ slurm {{ {slurm} }} }}\n")
-    (tmp_path / "sbatch").write_text(f"#!/bin/bash\ncat \"$@\" >{tmp_path}/job\nexit 1\n")
+    (tmp_path / "sbatch").write_text(f'#!/bin/bash\ncat "$@" >{tmp_path}/job\nexit 1\n')
     (tmp_path / "sbatch").chmod(0o755)
     return tmp_path
 
@@ -176,7 +198,11 @@ def test_a_small_head_node_does_not_cap_the_jobs_of_a_cluster(asking: Path, monk
 # Every profile once, and what must be in the resulting configuration.
 PROFILES = {
     "test,gpu,docker,slurm": (
-        "docker.enabled = true", "accelerator = 1", "--gres=gpu", "process.executor = 'slurm'", "testdata/samplesheet.csv",
+        "docker.enabled = true",
+        "accelerator = 1",
+        "--gres=gpu",
+        "process.executor = 'slurm'",
+        "testdata/samplesheet.csv",
     ),
     "test_full,podman,offline,k8s": ("podman.enabled = true", "--pull=never", "process.executor = 'k8s'", "test_full"),
     "demo,singularity,awsbatch": ("singularity.enabled = true", "process.executor = 'awsbatch'", "'batch'"),

@@ -84,7 +84,9 @@ def test_cells_without_counts_have_no_score_and_few_cells_no_profile() -> None:
 @pytest.mark.parametrize("likelihood", [fields.NB, fields.BERNOULLI])
 def test_scores_do_not_depend_on_the_other_cells(likelihood: str) -> None:
     fitted, x = known(likelihood, dict(CASES)[likelihood]), tissue(2, 40)
-    np.testing.assert_array_equal(novelty.scores(fitted, x, likelihood)[20:], novelty.scores(fitted, x[20:], likelihood))
+    np.testing.assert_array_equal(
+        novelty.scores(fitted, x, likelihood)[20:], novelty.scores(fitted, x[20:], likelihood)
+    )
 
 
 def test_predictions_say_it_for_each_cell(prepared: Path, tmp_path: Path) -> None:
@@ -151,7 +153,15 @@ def test_the_report_shows_the_scores_beside_those_of_training_cells(tmp_path: Pa
     found = novelty.verdict(scores)
     assert found["unlike"] == 0.5 and sum(found["histogram"]["cells"]) == 4 and found["histogram"]["cells"][-1] == 1
     assert "histogram" not in novelty.verdict(scores, calibrated=False) and fitted is not None
-    summary = {"source": "rna", "target": "atac", "cells": 4, "features": 3, "top": 2, "alignment": {}, "novelty": found}
+    summary = {
+        "source": "rna",
+        "target": "atac",
+        "cells": 4,
+        "features": 3,
+        "top": 2,
+        "alignment": {},
+        "novelty": found,
+    }
     (tmp_path / "s.json").write_text(json.dumps(summary))
     done = call_xmodal("report", "--prediction", f"s={tmp_path / 's.json'}", "--output", tmp_path / "page.html")
     assert done.code == 0, done.err

@@ -97,8 +97,14 @@ def test_all_mistakes_of_a_samplesheet_are_told_at_once(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "is empty. What to do: give a header line"),
-        ("sample;role;rna;atac\ns;train;r.h5ad;a.h5ad\n", "(1 found):\n\n  - sheet.csv: its cells are separated by semi"),
-        ("name,rna,atac\ns,rna.h5ad,atac.h5ad\n", "the column 'sample' is missing. What to do: write it into the header"),
+        (
+            "sample;role;rna;atac\ns;train;r.h5ad;a.h5ad\n",
+            "(1 found):\n\n  - sheet.csv: its cells are separated by semi",
+        ),
+        (
+            "name,rna,atac\ns,rna.h5ad,atac.h5ad\n",
+            "the column 'sample' is missing. What to do: write it into the header",
+        ),
         ("sample,role,rna\ns,predict,rna.h5ad\n", "line 2 (s): no model to predict with"),
         ("sample,rna\ns,rna.h5ad\n", "the rows to train on have rna only"),
     ],
@@ -124,7 +130,9 @@ def test_a_sheet_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
 
 def test_a_near_model_is_suggested_and_the_way_to_a_plug_in(tmp_path: Path) -> None:
     run = pipeline(tmp_path, "--model", "crossmpp", "--input", "s.csv", "--outdir", "out")
-    assert "Did you mean crossmp? A plug-in's model is chosen by --train_args '--model NAME'." in run.stdout + run.stderr
+    assert (
+        "Did you mean crossmp? A plug-in's model is chosen by --train_args '--model NAME'." in run.stdout + run.stderr
+    )
     assert tasks(tmp_path) == []
 
 

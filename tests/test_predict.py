@@ -336,7 +336,7 @@ def test_a_checkpoint_of_another_format_is_refused(model: Path, simulated: Path,
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [(b'{\\"content', b'[\\"content'), (b"vocabulary", b"vocabulery"), (b"latent", b"latens")]
+    ("old", "new"), [(b'{\\"content', b'[\\"content'), (b"vocabulary", b"vocabulery"), (b"bottleneck", b"bottlenecj")]
 )
 def test_a_corrupt_header_is_refused(model: Path, simulated: Path, tmp_path: Path, old: bytes, new: bytes) -> None:
     raw = model.read_bytes()
@@ -417,7 +417,7 @@ def test_a_direction_without_pairs_is_not_promised(simulated: Path, tmp_path: Pa
 def test_models_says_what_a_checkpoint_is(model: Path) -> None:
     done = call_xmodal("models", model)
     assert done.code == 0
-    for words in ("crossmp", "rna: 60 features", "simulated", "train 240", "no single cell"):
+    for words in ("model: auto", "rna: 60 features", "simulated", "train 240", "no single cell"):
         assert words in done.out, done.out
     found = json.loads(call_xmodal("models", model, "--json").out)
     assert found["modalities"]["rna"]["features"] == 60

@@ -68,7 +68,9 @@ def test_a_prediction_alone_makes_a_page(tmp_path: Path) -> None:
         assert words in text, words
 
 
-@pytest.mark.parametrize(("level", "words"), [("warning", "many look unlike"), ("refused", "do not trust this prediction")])
+@pytest.mark.parametrize(
+    ("level", "words"), [("warning", "many look unlike"), ("refused", "do not trust this prediction")]
+)
 def test_cells_unlike_the_training_cells(tmp_path: Path, level: str, words: str) -> None:
     assert words in page(tmp_path, summary(novelty={"unlike": 0.6, "level": level}))
 

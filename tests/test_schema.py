@@ -42,8 +42,13 @@ def test_both_schemas_are_valid() -> None:
 def test_a_parameter_is_described_used_and_in_the_manual(name: str) -> None:
     assert RULES[name]["description"].endswith(".")
     assert f"`--{name}`" in (ROOT / "docs/usage.md").read_text()
-    places = [ROOT / "main.nf", ROOT / "nextflow.config", *(ROOT / "conf").glob("*.config"),
-              *(ROOT / "subworkflows").rglob("*.nf"), *(ROOT / "workflows").glob("*.nf")]
+    places = [
+        ROOT / "main.nf",
+        ROOT / "nextflow.config",
+        *(ROOT / "conf").glob("*.config"),
+        *(ROOT / "subworkflows").rglob("*.nf"),
+        *(ROOT / "workflows").glob("*.nf"),
+    ]
     used = re.compile(rf"\b(params|given)\.{name}\b|'{name}'")
     assert any(used.search(place.read_text()) for place in places)
 

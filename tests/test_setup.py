@@ -15,7 +15,20 @@ from helpers_nextflow import ROOT
 from xmodal import __version__
 
 TOOLS = (
-    "bash", "sed", "grep", "head", "awk", "df", "sort", "cat", "sha256sum", "dirname", "readlink", "rm", "env", "cut",
+    "bash",
+    "sed",
+    "grep",
+    "head",
+    "awk",
+    "df",
+    "sort",
+    "cat",
+    "sha256sum",
+    "dirname",
+    "readlink",
+    "rm",
+    "env",
+    "cut",
 )
 
 

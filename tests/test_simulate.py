@@ -28,8 +28,21 @@ def small(**changes):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulated") / "out"
-    run("--output-dir", str(folder), "--oracle", "--cells", "300", "--genes", "60", "--peaks", "120", "--third", "12",
-        "--unpaired-fraction", "0.4")
+    run(
+        "--output-dir",
+        str(folder),
+        "--oracle",
+        "--cells",
+        "300",
+        "--genes",
+        "60",
+        "--peaks",
+        "120",
+        "--third",
+        "12",
+        "--unpaired-fraction",
+        "0.4",
+    )
     return folder
 
 
@@ -165,13 +178,26 @@ def test_cortex_preset_has_the_shape_and_depth_of_the_real_cells():
     assert sorted(set(simulated.obs["batch"])) == [f"b{i}" for i in range(1, 10)]
 
 
-@pytest.mark.parametrize(("changes", "names"), [
-    ({"batches": 2}, "batches"), ({"cells": 59}, "--cells"), ({"block": "4"}, "block"), ({"genes": 9}, "genes"),
-    ({"peaks": -5}, "peaks"), ({"bits": 7}, "--bits"), ({"third": 5}, "--third"), ({"open": 0}, "open"),
-    ({"unpaired_fraction": 1}, "unpaired_fraction"), ({"tree": "0,2"}, "tree"), ({"label_key": "batch"}, "--label-key"),
-    ({"depth": float("nan")}, "depth"), ({"depth": float("inf")}, "depth"), ({"gain_rna": 1e9}, "gain_rna"),
-    ({"type_weight": float("inf")}, "type_weight"),
-])
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"batches": 2}, "batches"),
+        ({"cells": 59}, "--cells"),
+        ({"block": "4"}, "block"),
+        ({"genes": 9}, "genes"),
+        ({"peaks": -5}, "peaks"),
+        ({"bits": 7}, "--bits"),
+        ({"third": 5}, "--third"),
+        ({"open": 0}, "open"),
+        ({"unpaired_fraction": 1}, "unpaired_fraction"),
+        ({"tree": "0,2"}, "tree"),
+        ({"label_key": "batch"}, "--label-key"),
+        ({"depth": float("nan")}, "depth"),
+        ({"depth": float("inf")}, "depth"),
+        ({"gain_rna": 1e9}, "gain_rna"),
+        ({"type_weight": float("inf")}, "type_weight"),
+    ],
+)
 def test_impossible_settings_are_refused(changes, names):
     with pytest.raises(ValidationError) as error:
         SimulateSettings(**changes)
@@ -182,8 +208,11 @@ def test_refused_options_end_in_usage_errors_and_leave_nothing(tmp_path):
     with pytest.raises(UsageRefused, match="--batches"):
         CliRunner().invoke(cli, ["simulate", "-o", str(tmp_path / "out"), "--batches", "2"], catch_exceptions=False)
     with pytest.raises(UsageRefused, match="at least 10 per batch"):
-        CliRunner().invoke(cli, ["simulate", "-o", str(tmp_path / "out"), "--preset", "cortex", "--cells", "80"],
-                           catch_exceptions=False)
+        CliRunner().invoke(
+            cli,
+            ["simulate", "-o", str(tmp_path / "out"), "--preset", "cortex", "--cells", "80"],
+            catch_exceptions=False,
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -24,7 +24,9 @@ def model(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predict(model: Path, cells: Path, output: Path, *more: object) -> Ran:
-    return call_xmodal("predict", cells, "--to", "atac", "--checkpoint", model, "--output", output, "--threads", 1, *more)
+    return call_xmodal(
+        "predict", cells, "--to", "atac", "--checkpoint", model, "--output", output, "--threads", 1, *more
+    )
 
 
 @pytest.fixture(scope="module")

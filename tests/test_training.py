@@ -128,7 +128,7 @@ def test_learning_curve_falls(prepared: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [("hiden=3", "hidden"), ("hidden=many", "integer"), ("latent=0", "greater"), ("hidden", "NAME=VALUE")],
+    [("hiden=3", "hidden"), ("hidden=many", "integer"), ("coarse=1", "greater"), ("hidden", "NAME=VALUE")],
 )
 def test_a_wrong_setting_is_a_usage_error(prepared: Path, tmp_path: Path, change: str, words: str) -> None:
     done = call_xmodal("train", prepared, "--output-dir", tmp_path / "m", "--set", change)
@@ -212,4 +212,4 @@ def test_validation_cells_without_pairs_are_joined_by_training_cells(prepared: P
     assert done.code == 0, done.err
     metrics = json.loads((tmp_path / "m" / "metrics.json").read_text())
     assert "no validation cell has both" in metrics["warnings"][0]
-    assert {"valid_rna_to_atac", "valid_atac_to_rna"} <= set(metrics["losses"])
+    assert {"valid_rna_to_atac_0", "valid_atac_to_rna_0"} <= set(metrics["losses"])
