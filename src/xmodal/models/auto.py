@@ -20,6 +20,7 @@ from xmodal.models.parts.groups import Groups, Paired
 from xmodal.models.parts.nets import neighbours
 from xmodal.models.parts.sparse import sparse_values
 from xmodal.models.parts.states import States
+from xmodal.scores.metrics import Matrix, feature_pearson
 
 if TYPE_CHECKING:
     from xmodal.data.vocabulary import Vocabulary
@@ -177,7 +178,6 @@ class Auto(CrossModalModel):
         chosen = [groups.choose(paired[0], paired[1]) for groups in way.clusterings()]
         way.fit_closed(train, states, chosen)
         self._weigh(way, held)
-        self.held[s, t] = super().calibration(held, s, t, torch.device("cpu"))
         weights = [round(float(w), 2) for w in way.get_buffer("weights")]
         log.info("%s -> %s: %s, weights %s", s, t, chosen, weights)
         everything = joined(train, held)
@@ -185,16 +185,17 @@ class Auto(CrossModalModel):
         way.fit_closed(everything, np.concatenate([states, own]), chosen)
 
     def _weigh(self, way: Direction, held: Cells) -> None:
-        weights, stack = way.get_buffer("weights"), self._stacked(way, held)
-        found = stack.weights(weights.numpy().astype(np.float64))
-        if float(found @ stack.centred()[1]) <= 0:
-            log.warning(
-                "%s -> %s: no better than the mean; the mean is what will be predicted",
-                way.source.name,
-                way.target.name,
-            )
-            found[:] = 0
+        """Weights of the parts on ``held`` cells, and the prediction of these; none of a part where it tells no feature."""
+        s, t = way.source.name, way.target.name
+        weights = way.get_buffer("weights")
+        found = self._stacked(way, held).weights(weights.numpy().astype(np.float64))
         weights.copy_(torch.from_numpy(found.astype(np.float32)))
+        self.held[s, t] = super().calibration(held, s, t, torch.device("cpu"))
+        told = feature_pearson(self.held[s, t][1], Matrix(sparse_values(held, t)))
+        if float(told.mean()) <= 0:
+            log.warning("%s -> %s: no better than the mean, which is what will be predicted", s, t)
+            weights.zero_()
+            self.held[s, t] = super().calibration(held, s, t, torch.device("cpu"))
 
     def _stacked(self, way: Direction, held: Cells) -> Stacking:
         """How the parts go with the truth in ``held``."""
