@@ -206,7 +206,7 @@ class Auto(CrossModalModel):
         for start in range(0, len(held), CHUNK):
             batch = held.batch(slice(start, start + CHUNK))
             true, scale = way.truth(batch)
-            stack.add([(scale * p).numpy() for p in way.parts(batch)], true.numpy())
+            stack.add([(scale * p).numpy() for p in way.parts(batch, way.depth(batch))], true.numpy())
         return stack
 
     def calibration(self, held: Cells, source: str, target: str, device: torch.device) -> tuple[Cells, Array]:

@@ -97,10 +97,14 @@ class TargetDepth(nn.Module):
         low, high = self.get_buffer("limits")
         return out.clamp(low, high)
 
-    def standard(self, batch: Batch) -> Tensor:
-        """The same, z-scored on training cells, (cells, 1)."""
+    def standardised(self, depth: Tensor) -> Tensor:
+        """A log depth (cells,) z-scored on training cells, (cells, 1)."""
         centre, spread = self.get_buffer("centring")
-        return ((self(batch) - centre) / spread)[:, None]
+        return ((depth - centre) / spread)[:, None]
+
+    def standard(self, batch: Batch) -> Tensor:
+        """The log depth of these cells, z-scored on training cells, (cells, 1)."""
+        return self.standardised(self(batch))
 
     def _of(self, cells: Cells) -> Tensor:
         return torch.cat([self(cells.batch(slice(i, i + 512))) for i in range(0, len(cells), 512)])

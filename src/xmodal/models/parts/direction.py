@@ -66,12 +66,13 @@ class Direction(nn.Module):
     def networks(self) -> list[DirectNet]:
         return [cast(DirectNet, net) for net in self.nets]
 
-    def parts(self, batch: Batch) -> list[Tensor]:
+    def parts(self, batch: Batch, depth: Tensor) -> list[Tensor]:
         """Deviation of each part from the mean, (cells, features of the target) each; of shares where the target is binary.
 
-        Depth is kept apart from state there: all parts are multiplied with the same depth afterwards.
+        ``depth``: the target's expected log depth, (cells,).  It is kept apart from the state where the target is binary: all
+        parts are multiplied with it afterwards.
         """
-        standard = self.depth.standard(batch)
+        standard = self.depth.standardised(depth)
         expected = torch.stack([groups(batch) for groups in self.groups]).mean(0)
         found = [expected if self.binary else expected + self._within(standard)]
         found += [net(batch, standard) for net in self.nets]
@@ -79,12 +80,12 @@ class Direction(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The prediction on the target's scale, (cells, features of the target)."""
-        weights = self.get_buffer("weights")
+        weights, depth = self.get_buffer("weights"), self.depth(batch)
         total = self.get_buffer("mean").expand(len(batch), -1).clone()
-        for weight, part in zip(weights, self.parts(batch), strict=True):
+        for weight, part in zip(weights, self.parts(batch, depth), strict=True):
             total += weight * part
         if self.binary:
-            return (total * torch.expm1(self.depth(batch)).clamp(min=0)[:, None]).clamp(1e-6, 1 - 1e-6)
+            return (total * torch.expm1(depth).clamp(min=0)[:, None]).clamp(1e-6, 1 - 1e-6)
         return total.clamp(min=0) if self.target.scale == fields.LOG_CP10K else total
 
     def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
