@@ -275,6 +275,9 @@ def test_samples_are_joined(tmp_path: Path) -> None:
     gene = mdata["rna"][["two_c011"], GENES[3]].X.toarray()[0, 0]
     assert gene == ad.read_h5ad(tmp_path / "r2.h5ad")[["c011"], GENES[3]].X.toarray()[0, 0]
     assert facts["counts"]["single"] == {"rna": 2, "atac": 0}
+    by_sample = facts["counts"]["split_by_sample"]
+    assert {name: row["before"] for name, row in by_sample.items()} == {"one": 20, "two": 24}
+    assert sum(row[part] for row in by_sample.values() for part in ("train", "valid", "test")) == mdata.n_obs
 
 
 def test_consensus_of_peaks() -> None:

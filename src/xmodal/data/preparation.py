@@ -28,6 +28,7 @@ from xmodal.fields import (
     PREPARED_SCHEMA,
     PROTEIN,
     RNA,
+    SAMPLE,
     SPLIT,
     UNS,
 )
@@ -52,10 +53,11 @@ def prepare(files: list[SampleFiles], settings: PrepareSettings, seed: int = 0) 
     counts: dict[str, Any] = {"samples": _sizes(samples), "duplicates_summed": duplicates}
     parts, labels, counts["joined"] = joining.join(samples, peaks)
     keep, counts["cells"] = filtering.cells(parts, labels, settings)
-    labels = labels[keep].copy()
+    given, labels = labels[SAMPLE], labels[keep].copy()
     parts = {name: filtering.rows(part, labels.index) for name, part in parts.items()}
     split, split_facts = _split(labels, settings, seed)
     labels[SPLIT] = split
+    counts["split_by_sample"] = _by_sample(given, labels)
     parts, counts["features"] = filtering.features(parts, split, peaks, settings.min_peak_fraction)
     genomes = {n: genome if n == RNA or n in peaks else None for n in parts}
     if genome is None and peaks:
@@ -166,6 +168,15 @@ def _pairing(mdata: mu.MuData) -> tuple[int, dict[str, int]]:
 
 def _sizes(samples: list[Sample]) -> dict[str, Any]:
     return {s.name: {n: {"cells": p.n_obs, "features": p.n_vars} for n, p in s.parts.items()} for s in samples}
+
+
+def _by_sample(given: pd.Series, labels: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Of each sample: cells ``before`` the filters, and cells in each part of the split."""
+    before, kept = given.astype(str).value_counts(), labels.astype({SAMPLE: str}).groupby([SAMPLE, SPLIT]).size()
+    return {
+        name: {"before": int(before[name]), **{p: int(kept.get((name, p), 0)) for p in splits.PARTS}}
+        for name in sorted(before.index)
+    }
 
 
 def _options(settings: PrepareSettings) -> dict[str, Any]:
