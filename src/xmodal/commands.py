@@ -25,5 +25,12 @@ COMMANDS = (
     Command("merge", "Join predictions of row ranges into one file.", True, False, "Galaxy never shards"),
     Command("evaluate", "Score predictions against the truth and against controls.", True, True),
     Command("report", "Write the HTML report and the MultiQC section.", True, True),
+    Command(
+        "samplesheet",
+        "Write the pipeline's samplesheet for a folder of results.",
+        False,
+        False,
+        "makes the input of a pipeline, and Galaxy has collections",
+    ),
     Command("models", "List the models, or say what is in a checkpoint.", False, True, "nothing to run in a pipeline"),
 )
