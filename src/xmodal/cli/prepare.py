@@ -27,7 +27,8 @@ PATH = click.Path(path_type=Path)  # what is wrong with it is said by xmodal.dat
 @click.option("--modality", "others", multiple=True, metavar="NAME=FILE", help="Any other modality (h5ad).")
 @click.option("--h5", type=PATH, help="10x Multiome or CITE-seq .h5.")
 @click.option("--h5mu", type=PATH, help="A MuData file.")
-@click.option("--samplesheet", type=PATH, help="CSV of samples: sample,role,rna,atac,protein,h5mu,h5.")
+@click.option("--fragments", type=PATH, help="Fragments (.tsv.gz), counted over the peaks of --checkpoint or --peaks.")
+@click.option("--samplesheet", type=PATH, help="CSV of samples: sample,role,rna,atac,protein,h5mu,h5,fragments.")
 @click.option(
     "--role",
     type=click.Choice(["train", "predict"]),
@@ -62,7 +63,7 @@ def command(
 def _files(given: dict[str, Any]) -> list[SampleFiles]:
     from xmodal.data.samples import SampleFiles, read_samplesheet
 
-    files = {name: given[name] for name in (RNA, ATAC, PROTEIN, "h5", "h5mu") if given[name]}
+    files = {name: given[name] for name in (RNA, ATAC, PROTEIN, "h5", "h5mu", "fragments") if given[name]}
     for pair in given["others"]:
         name, equals, path = pair.partition("=")
         if not equals or not name or not path:
@@ -72,7 +73,8 @@ def _files(given: dict[str, Any]) -> list[SampleFiles]:
         files[name] = Path(path)
     if bool(files) == bool(given["samplesheet"]):
         raise UsageRefused(
-            "give either --samplesheet, or files of one sample (--rna, --atac, --protein, --modality, --h5, --h5mu)"
+            "give either --samplesheet, or files of one sample "
+            "(--rna, --atac, --protein, --modality, --h5, --h5mu, --fragments)"
         )
     if given["samplesheet"]:
         return read_samplesheet(given["samplesheet"], given["role"])

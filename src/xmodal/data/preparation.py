@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from xmodal import provenance
-from xmodal.data import contracts, features, filtering, joining, splits
+from xmodal.data import contracts, features, filtering, fragments, joining, splits
 from xmodal.data.contracts import Finding
 from xmodal.data.genes import read_gene_table
-from xmodal.data.prepare_settings import PrepareSettings, parse_likelihoods
-from xmodal.data.samples import Sample, SampleFiles, load, one_modality
+from xmodal.data.prepare_settings import OF_FRAGMENTS, PrepareSettings, parse_likelihoods
+from xmodal.data.samples import FRAGMENTS, Sample, SampleFiles, load, one_modality
 from xmodal.errors import InputRefused, UsageRefused
 from xmodal.fields import (
     ATAC,
@@ -45,12 +45,15 @@ def prepare(files: list[SampleFiles], settings: PrepareSettings, seed: int = 0) 
     if settings.split_by and settings.split:
         raise UsageRefused("--split-by and --split: give one of them")
     mu.set_options(pull_on_update=False)
-    samples = [load(f, settings.layer) for f in files]
+    counting = _counting(files, settings)
+    samples = [load(f, settings.layer, counting) for f in files]
     kinds, duplicates = _check(samples, settings)
     log.info("read %s", ", ".join(f"{s.name} ({len(s.labels)} cells)" for s in samples))
     peaks = {n for n, (likelihood, _) in kinds.items() if likelihood == BERNOULLI and _are_peaks(n, samples)}
     genome = joining.one_genome(samples, set(kinds) - {PROTEIN}, settings.genome)
     counts: dict[str, Any] = {"samples": _sizes(samples), "duplicates_summed": duplicates}
+    if counting is not None:
+        counts[FRAGMENTS] = {s.name: s.fragments for s in samples if s.fragments}
     parts, labels, counts["joined"] = joining.join(samples, peaks)
     keep, counts["cells"] = filtering.cells(parts, labels, settings)
     given, labels = labels[SAMPLE], labels[keep].copy()
@@ -58,16 +61,32 @@ def prepare(files: list[SampleFiles], settings: PrepareSettings, seed: int = 0) 
     split, split_facts = _split(labels, settings, seed)
     labels[SPLIT] = split
     counts["split_by_sample"] = _by_sample(given, labels)
-    parts, counts["features"] = filtering.features(parts, split, peaks, settings.min_peak_fraction)
+    least = 0 if settings.checkpoint else settings.min_peak_fraction  # a model needs all the peaks it knows
+    parts, counts["features"] = filtering.features(parts, split, peaks, least)
     genomes = {n: genome if n == RNA or n in peaks else None for n in parts}
     if genome is None and peaks:
         log.warning("warning: the genome is not known. What to do: say it with --genome, so that it can be checked")
     mdata = _assemble(parts, labels, genomes)
     counts["paired"], counts["single"] = _pairing(mdata)
     modalities = {n: {"likelihood": k, "scale": s, "genome": genomes[n]} for n, (k, s) in kinds.items()}
-    summary = {"modalities": modalities, "options": _options(settings), "split": split_facts, "counts": counts}
+    summary = {
+        "modalities": modalities,
+        "options": _options(settings, counting),
+        "split": split_facts,
+        "counts": counts,
+    }
     mdata.uns[UNS] = provenance.record("prepare", summary, schema=PREPARED_SCHEMA, seed=seed)
     return mdata, summary
+
+
+def _counting(files: list[SampleFiles], settings: PrepareSettings) -> fragments.Counting | None:
+    """How fragments are counted, where there are any."""
+    if any(FRAGMENTS in f.files for f in files):
+        return fragments.counting(settings)
+    for name in ("checkpoint", "peaks"):
+        if getattr(settings, name):
+            raise UsageRefused(f"--{name}: says over which peaks fragments are counted, and no fragments are given")
+    return None
 
 
 def _check(samples: list[Sample], settings: PrepareSettings) -> tuple[dict[str, tuple[str, str]], dict[str, int]]:
@@ -179,11 +198,12 @@ def _by_sample(given: pd.Series, labels: pd.DataFrame) -> dict[str, dict[str, in
     }
 
 
-def _options(settings: PrepareSettings) -> dict[str, Any]:
+def _options(settings: PrepareSettings, counting: fragments.Counting | None) -> dict[str, Any]:
     """What was asked for, without folders: equal work on two machines gives equal files."""
-    options = settings.model_dump(mode="json")
-    if settings.gene_table:
-        options["gene_table"] = Path(settings.gene_table).name
+    options = settings.model_dump(mode="json", exclude=None if counting else OF_FRAGMENTS)
+    for name in ("gene_table", "checkpoint", "peaks"):
+        if options.get(name):
+            options[name] = Path(options[name]).name
     return options
 
 

@@ -14,6 +14,8 @@ def _by_comma(values: Any) -> Any:
     return tuple(v.strip() for value in values for v in value.split(",") if v.strip())
 
 
+# Options that say how fragments are counted; without fragments they are no part of what was asked for.
+OF_FRAGMENTS = {"checkpoint", "peaks", "count", "min_fragments"}
 Names = Annotated[tuple[str, ...], BeforeValidator(_by_comma)]
 
 
@@ -25,6 +27,14 @@ class PrepareSettings(BaseModel):
     genome: str | None = Field(None, description="Genome (hg38, hg19, mm10, ...) [default: as the files say].")
     gene_table: str | None = Field(None, description="GTF, BED or TSV of genes, to name Ensembl ids.")
     likelihood: tuple[str, ...] = Field((), description="NAME=nb|bernoulli|gaussian: how a modality is modelled.")
+    checkpoint: str | None = Field(None, description="Count fragments over the peaks of this model; all of them stay.")
+    peaks: str | None = Field(None, description="Count fragments over these peaks (BED, or a file of peak counts).")
+    count: Literal["cuts", "fragments"] = Field(
+        "cuts", description="What of fragments is counted: cut sites (as Cell Ranger ARC) or fragments (as Signac)."
+    )
+    min_fragments: int = Field(
+        1000, ge=1, description="Fragments that make a barcode a cell, where no other file names the cells."
+    )
     layer: str | None = Field(None, description="Layer that holds the raw counts ('raw': .raw), where X does not.")
     split: Literal["random", "file"] | None = Field(
         None, description="Draw cells at random, or use the file's own split [default: the file's, else random]."

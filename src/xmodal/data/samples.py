@@ -8,11 +8,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import pandas as pd
 
-from xmodal.data import io, splits
+from xmodal.data import fragments, io, splits
 from xmodal.data.contracts import Finding
 from xmodal.data.genome import genome_of
 from xmodal.errors import InputRefused
@@ -20,14 +21,16 @@ from xmodal.fields import ATAC, PROTEIN, RNA, UNS
 
 log = logging.getLogger(__name__)
 WHOLE = ("h5", "h5mu")  # files that hold all their modalities
-COLUMNS = ("sample", "role", RNA, ATAC, PROTEIN, *WHOLE, "fragments", "checkpoint")
+FRAGMENTS = "fragments"
+COLUMNS = ("sample", "role", RNA, ATAC, PROTEIN, *WHOLE, FRAGMENTS, "checkpoint")
+FILES = (RNA, ATAC, PROTEIN, *WHOLE, FRAGMENTS)
 ROLES = ("train", "predict", "both")
 RAW = "raw"
 
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """Files of one sample: by modality (h5ad), or ``h5`` / ``h5mu`` for files that hold several."""
+    """Files of one sample: by modality (h5ad), ``h5`` / ``h5mu`` for files that hold several, ``fragments`` to count."""
 
     name: str
     files: Mapping[str, Path]
@@ -44,12 +47,18 @@ class Sample:
     where: dict[str, str] = field(default_factory=dict)
     genomes: dict[str, str | None] = field(default_factory=dict)
     likelihoods: dict[str, str] = field(default_factory=dict)  # what an earlier prepare wrote
+    fragments: dict[str, Any] = field(default_factory=dict)  # what was found in counting them
 
 
-def load(files: SampleFiles, layer: str | None = None) -> Sample:
-    """Read the files of one sample; a modality that comes twice, or is not in its file, is refused."""
+def load(files: SampleFiles, layer: str | None = None, counting: fragments.Counting | None = None) -> Sample:
+    """Read the files of one sample; a modality that comes twice, or is not in its file, is refused.
+
+    Fragments are counted last, as ``counting`` says, over the cells that the other files name.
+    """
     sample = Sample(files.name, {}, pd.DataFrame())
     for key, path in files.files.items():
+        if key == FRAGMENTS:
+            continue
         mdata = io.read_cells(path, None if key in WHOLE else key)
         if key not in WHOLE and key not in mdata.mod:
             raise InputRefused(
@@ -69,8 +78,10 @@ def load(files: SampleFiles, layer: str | None = None) -> Sample:
             sample.genomes[name] = genome_of(mdata, name)
             remember_likelihood(sample, name, mdata.uns.get(UNS))
         sample.labels = mdata.obs if len(sample.labels.index) == 0 else _all_labels(sample.labels, mdata.obs)
-    if layer:
+    if layer and sample.parts:
         use_layer(sample, layer)
+    if counting is not None and FRAGMENTS in files.files:
+        fragments.count_into(sample, files.files[FRAGMENTS], counting)
     return sample
 
 
@@ -160,17 +171,15 @@ def _row(
     names.setdefault(name, line)
     if role not in ROLES:
         wrong.append(f"role '{role}' is none of {', '.join(ROLES)}")
-    if cells.get("fragments"):
-        wrong.append("fragments cannot be counted yet: give an h5ad of peak counts in the column atac")
     files = {}
-    for key in (RNA, ATAC, PROTEIN, *WHOLE):
+    for key in FILES:
         if value := cells.get(key):
             found = next((p for p in (sheet.parent / value, Path(value)) if p.exists()), None)
             if found is None:
                 wrong.append(f"{key}: there is no file '{value}'")
             else:
                 files[key] = found
-    if not files and not any(cells.get(k) for k in (RNA, ATAC, PROTEIN, *WHOLE, "fragments")):
+    if not files and not any(cells.get(k) for k in FILES):
         wrong.append(f"sample '{name}' has no file")
     if not wrong:
         rows.append(SampleFiles(name, files, role))
