@@ -63,6 +63,7 @@ def command(
     files = {name: (str(path), evaluation.read_prediction(path)) for name, path in predictions.items()}
     if rest["checkpoint"] is not None:
         evaluation.require_checkpoint(rest["checkpoint"], files)
+    settings = settings.model_copy(update={"cells": evaluation.scored_cells(files, settings)})
     mdata = io.read_cells(truth)
     targets = evaluation.evaluate(mdata, files, settings, rest["seed"])
     timing = {"evaluate_s": round(time.monotonic() - start, 2), "threads": rest["threads"]}

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from xmodal.cli.options import FOLDER, HELP, READABLE, common
+from xmodal.errors import InputRefused, NotApplicable, UsageRefused
 
 
 @click.command("train", context_settings=HELP)
@@ -27,6 +28,32 @@ from xmodal.cli.options import FOLDER, HELP, READABLE, common
     metavar="NAME=VALUE",
     help="A setting of the model, repeatable; `xmodal models MODEL` lists them.",
 )
+@click.option(
+    "--trial",
+    is_flag=True,
+    help="A trial of a sweep: learn nothing from the validation cells, so that they can judge it (predict --split "
+    "valid, evaluate, select); a refusal is written into metrics.json, with exit code 0.",
+)
+@click.option(
+    "--resume-from",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Go on from the state that an earlier attempt at this training left in its OUTPUT_DIR; where PATH has none of "
+    "this training (same cells, settings, seed and model), train from the start.",
+)
+@click.option(
+    "--state-dir",
+    type=FOLDER,
+    help="Keep the state of the running training here, so that it outlives OUTPUT_DIR [default: OUTPUT_DIR].",
+)
+@click.option(
+    "--save-every",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Keep the state after the first epoch that ends SECONDS after the last was kept; 0: after each.",
+)
 @click.option("--gene-table", type=READABLE, help="Gene positions (GTF, BED or TSV) for peak-gene links by distance.")
 @click.option("--links", type=READABLE, help="Peak-gene links as a TSV with columns gene, peak[, weight].")
 @common
@@ -36,6 +63,10 @@ def command(
     fallback: str | None,
     output_dir: Path,
     changes: tuple[str, ...],
+    trial: bool,
+    resume_from: Path | None,
+    state_dir: Path | None,
+    save_every: float,
     gene_table: Path | None,
     links: Path | None,
     threads: int,
@@ -45,13 +76,34 @@ def command(
 ) -> None:
     """Train a model on PREPARED, an .h5mu that `xmodal prepare` wrote.
 
-    A run that was stopped goes on from OUTPUT_DIR/state.safetensors where that exists.
+    A run that was stopped goes on from OUTPUT_DIR/state.safetensors (or from its state in --state-dir) where that exists.
     """
     from xmodal import devices
-    from xmodal.learning.run_training import TrainRequest, run
+    from xmodal.learning.run_training import TrainRequest, refused_trial, run
 
-    request = TrainRequest(model, output_dir, changes, gene_table, links, seed, threads, overwrite, fallback=fallback)
-    metrics: dict[str, Any] = run(prepared, request, devices.choose(device, threads, seed))
+    request = TrainRequest(
+        model,
+        output_dir,
+        changes,
+        gene_table,
+        links,
+        seed,
+        threads,
+        overwrite,
+        save_every,
+        resume_from,
+        state_dir,
+        fallback,
+        trial,
+    )
+    try:
+        metrics: dict[str, Any] = run(prepared, request, devices.choose(device, threads, seed))
+    except (UsageRefused, InputRefused, NotApplicable) as error:
+        if not trial:
+            raise
+        refused_trial(request, error)
+        click.echo(f"{model}: refused, so this trial is out: {error}")
+        return
     timing = metrics["timing"]
     click.echo(
         f"{metrics['model']}: trained in {timing['train_s']} s, {timing['peak_mib']} MiB; best epoch {metrics['best_epoch']} "

@@ -85,6 +85,25 @@ def from_file(obs: pd.DataFrame, seed: int, valid_fraction: float = 0.1) -> tupl
     return _finish(parts, obs, facts)
 
 
+def for_trial(obs: pd.DataFrame, valid_fraction: float = 0.1) -> tuple[pd.Series, dict[str, Any]]:
+    """The split of a trial of a sweep: the file's validation cells are left for judging it, among its test cells.
+
+    What trains is drawn from the file's training cells alone, a tenth of them to choose on, the same for every trial.
+    Refused where the file marks no validation cells: they would differ between trials.
+    """
+    own = obs[SPLIT].astype(str).to_numpy() if SPLIT in obs else np.zeros(0, str)
+    if not (own == VALID).any():
+        raise InputRefused(
+            "it marks no validation cells to judge a trial on",
+            where=f"obs['{SPLIT}']",
+            do="run xmodal prepare, with a larger --valid-fraction",
+        )
+    shown = obs[[SPLIT]].astype(str).replace({SPLIT: {VALID: TEST}})
+    parts, facts = from_file(shown, 0, valid_fraction)
+    judged = int((own == VALID).sum())
+    return parts, {**facts, "source": "trial", "judged": judged, TEST: facts[TEST] - judged}
+
+
 def near(name: str, known: Sequence[str]) -> str:
     """A question for the nearest known name, in whichever case, else what there is."""
     lowered = {str(k).lower(): str(k) for k in known}

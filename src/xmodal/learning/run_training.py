@@ -22,7 +22,7 @@ from xmodal import fields, outputs, registry
 from xmodal.data import contracts, io, splits
 from xmodal.data.batches import Cells, cells_of, joined
 from xmodal.data.vocabulary import Vocabulary, prepared_settings
-from xmodal.errors import InputRefused, NotApplicable, UsageRefused
+from xmodal.errors import InputRefused, NotApplicable, UsageRefused, XmodalError
 from xmodal.learning import calibration, checkpoint, novelty, training
 from xmodal.learning.training_state import Keeper, same_run
 from xmodal.models.base import GradientSettings
@@ -44,6 +44,9 @@ class TrainRequest:
     """What ``xmodal train`` was asked for.  ``changes``: settings of the model as ``name=value`` texts.
 
     ``fallback``: the model to train, with its defaults, where there are too few cells for ``model``.
+    ``resume_from``: the folder of an earlier attempt at the same training, whose state is gone on from.
+    ``state_dir``: where the state is kept between epochs, under a name of its own for each training; else the output.
+    ``trial``: of a sweep, which is judged on the validation cells and so learns nothing from them.
     """
 
     model: str
@@ -55,7 +58,14 @@ class TrainRequest:
     threads: int = 1
     overwrite: bool = False
     save_every: float = 30.0
+    resume_from: Path | None = None
+    state_dir: Path | None = None
     fallback: str | None = None
+    trial: bool = False
+
+    def asked(self) -> dict[str, Any]:
+        """What a trial was: enough to train the winner of a sweep again, on more cells."""
+        return {"model": self.model, "settings": list(self.changes), "seed": self.seed}
 
 
 def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, Any]:
@@ -64,7 +74,6 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
     model_class = registry.get(request.model)
     settings = parse_settings(model_class, request.changes)
     _require_fallback(request)
-    state = request.output_dir / fields.STATE_FILE
     for name in (fields.CHECKPOINT_FILE, fields.HISTORY_FILE, fields.METRICS_FILE):
         outputs.refuse_existing(request.output_dir / name, request.overwrite)
     mdata = io.read_cells(path)
@@ -72,7 +81,7 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
     warnings: list[str] = []
     vocabulary = Vocabulary.from_prepared(mdata, peak_gene_links(mdata, request, warnings))
     cells = cells_of(mdata, vocabulary)
-    train, valid, split = _split(mdata, cells, about, request.seed)
+    train, valid, split = _split(mdata, cells, about, request)
     if request.fallback is not None and (few := _too_few(model_class, _learned_from(model_class, cells, train, valid))):
         model_class = registry.get(request.fallback)
         settings = model_class.Settings()
@@ -96,10 +105,7 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
         ", ".join(f"{m} {len(v)} features" for m, v in vocabulary.modalities.items()),
     )
     model = model_class.build(settings, vocabulary)
-    keeper = Keeper(state, run_digest(model, request.seed, (train, valid)), request.save_every)
-    if request.overwrite and state.exists() and not same_run(state, keeper.run):
-        log.warning("the state of another stopped training is given up (--overwrite)")
-        state.unlink()
+    keeper = _keeper(request, run_digest(model, request.seed, (train, valid)))
     try:
         result = training.fit(model, train, valid, device, seed=request.seed, keeper=keeper)
         fitted = {m: _novelty(train, m, request.seed) for m in vocabulary}
@@ -109,10 +115,12 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
             "directions": [list(d) for d in directions],
             "uncertainty": {f"{s} -> {t}": u.summary() for (s, t), u in errors.items()},
             "seed": request.seed,
+            **({"trial": request.asked()} if request.trial else {}),
             "warnings": warnings + result.warnings + why,
             "timing": {
                 "train_s": round(time.monotonic() - started, 1),
                 "peak_mib": _peak_mib(),
+                **({"went_on_from_epoch": result.resumed} if result.resumed else {}),
                 "threads": request.threads,
                 "device": device.type,
             },
@@ -124,6 +132,26 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
         raise
     keeper.done()
     return metrics
+
+
+def _keeper(request: TrainRequest, digest: str) -> Keeper:
+    if request.state_dir is not None:
+        state = request.state_dir / f"{digest[:16]}.{fields.STATE_FILE}"
+    else:
+        state = request.output_dir / fields.STATE_FILE
+    if request.overwrite and state.exists() and not same_run(state, digest):
+        log.warning("the state of another stopped training is given up (--overwrite)")
+        state.unlink()
+    keeper = Keeper(state, digest, request.save_every)
+    if request.resume_from is not None:
+        keeper.take_over(request.resume_from)
+    return keeper
+
+
+def refused_trial(request: TrainRequest, why: XmodalError) -> None:
+    """Note in metrics.json that this trial could not be trained; the other trials of the sweep go on."""
+    metrics = {"model": request.model, "trial": request.asked(), "failed": {"exit": why.exit_code, "why": str(why)}}
+    outputs.write_json(request.output_dir / fields.METRICS_FILE, metrics, request.overwrite)
 
 
 def _novelty(train: Cells, modality: str, seed: int) -> novelty.Novelty | None:
@@ -236,12 +264,16 @@ def _checked(mdata: MuData, path: Path) -> dict[str, Any]:
     return about
 
 
-def _split(mdata: MuData, cells: Cells, about: dict[str, Any], seed: int) -> tuple[Cells, Cells, dict[str, Any]]:
+def _split(
+    mdata: MuData, cells: Cells, about: dict[str, Any], request: TrainRequest
+) -> tuple[Cells, Cells, dict[str, Any]]:
     """Training and validation cells by the file's own split; validation cells are drawn where it has none."""
-    if fields.SPLIT in mdata.obs:
-        part, facts = splits.from_file(mdata.obs, seed)
+    if request.trial:
+        part, facts = splits.for_trial(mdata.obs)
+    elif fields.SPLIT in mdata.obs:
+        part, facts = splits.from_file(mdata.obs, request.seed)
     else:
-        part, facts = splits.assign(mdata.obs, by=None, seed=seed)
+        part, facts = splits.assign(mdata.obs, by=None, seed=request.seed)
     text = np.asarray(part.astype(str))
     recorded = about.get("split", {})
     if all(

@@ -128,6 +128,8 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
     if len(chosen) < len(names):
         cells = cells.subset(chosen)
     rows = _rows(len(cells), request)
+    if request.split:  # evaluate scores the cells that were asked for
+        facts["split"] = request.split
     facts |= {"empty": int((np.diff(cells.counts[source].indptr) == 0).sum()), "cells": len(cells)}
     if facts["empty"]:
         log.warning(

@@ -22,16 +22,17 @@ CHUNK = 512
 
 
 def control_predictions(
-    mdata: MuData, source: str, target: str, names: tuple[str, ...] = NAMES, seed: int = 0
+    mdata: MuData, source: str, target: str, names: tuple[str, ...] = NAMES, seed: int = 0, scored: str = fields.TEST
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Predictions of ``target`` from ``source`` by each control, (test cells in file order, features of the target).
+    """Predictions of ``target`` from ``source`` by each control, (scored cells in file order, features of the target).
 
-    Fitted to the cells of the split's train and valid parts; the test cells are those that have both modalities.
+    Fitted to the cells of the split's train and valid parts (train alone where valid is ``scored``); the scored cells are
+    those of that part that have both modalities.
     A control that needs more training cells than there are is left out.
     """
-    cells, train = training_cells(mdata)
+    cells, train = training_cells(mdata, (fields.TRAIN,) if scored == fields.VALID else (fields.TRAIN, fields.VALID))
     part = mdata.obs[fields.SPLIT].astype(str).to_numpy()
-    test = cells.subset(np.flatnonzero((part == fields.TEST) & cells.present[source] & cells.present[target]))
+    test = cells.subset(np.flatnonzero((part == scored) & cells.present[source] & cells.present[target]))
     paired = len(train.having(source, target))
     models = {n: registry.get(n) for n in names}
     return {
@@ -41,11 +42,11 @@ def control_predictions(
     }
 
 
-def training_cells(mdata: MuData) -> tuple[Cells, Cells]:
-    """All cells, and those of the split's train and valid parts."""
+def training_cells(mdata: MuData, parts: tuple[str, ...] = (fields.TRAIN, fields.VALID)) -> tuple[Cells, Cells]:
+    """All cells, and those of some parts of the split."""
     cells = cells_of(mdata, Vocabulary.from_prepared(mdata))
     part = mdata.obs[fields.SPLIT].astype(str).to_numpy()
-    return cells, cells.subset(np.flatnonzero(np.isin(part, [fields.TRAIN, fields.VALID])))
+    return cells, cells.subset(np.flatnonzero(np.isin(part, parts)))
 
 
 def _fitted(model_class: type[CrossModalModel], vocabulary: Vocabulary, train: Cells, seed: int) -> CrossModalModel:

@@ -54,6 +54,7 @@ def evaluate(
     Raises :class:`InputRefused` where truth and prediction do not belong together.
     """
     _require_labels(mdata, settings.label_key)
+    settings = settings.model_copy(update={"cells": scored_cells(predictions, settings)})
     return [_target(mdata, name, predictions[name], settings, seed) for name in sorted(predictions)]
 
 
@@ -81,6 +82,14 @@ def _target(
         notes.append(f"{filled} features have no prediction and were filled with their training mean")
     found = intervals.measure(name, adata, truth, about)
     return Target(name, source, truth, predicted, methods, about, filled, notes, found)
+
+
+def scored_cells(predictions: dict[str, tuple[str, AnnData]], settings: EvaluationSettings) -> str:
+    """Which cells are scored: those of the settings, or the part of the split that all predictions were asked for."""
+    if settings.cells != "asked":
+        return settings.cells
+    parts = {prediction_about(adata)["settings"].get("split") for _, adata in predictions.values()}
+    return fields.VALID if parts == {fields.VALID} else fields.TEST
 
 
 def read_prediction(path: Path) -> AnnData:
@@ -178,19 +187,19 @@ def _cells(mdata: MuData, name: str, source: str, adata: AnnData, which: str, wh
             raise InputRefused(
                 f"obs has no column '{fields.SPLIT}'", where="truth", do="run xmodal prepare, or give --cells all"
             )
-        chosen = measured & (mdata.obs[fields.SPLIT].astype(str) == fields.TEST).to_numpy()
+        chosen = measured & (mdata.obs[fields.SPLIT].astype(str) == which).to_numpy()
         missing = mdata.obs_names[chosen & ~predicted]
         if len(missing):
             raise InputRefused(
-                f"{len(missing)} of {chosen.sum()} test cells have no prediction, first {', '.join(missing[:3])}",
+                f"{len(missing)} of {chosen.sum()} {which} cells have no prediction, first {', '.join(missing[:3])}",
                 where=where,
-                do="predict all test cells, or give --cells all to score those there are",
+                do=f"predict all {which} cells, or give --cells all to score those there are",
             )
     if chosen.sum() < 2:
         raise InputRefused(
             f"{int(chosen.sum())} cells have both a measurement and a prediction of {name}; 2 are needed",
             where=where,
-            do="give more test cells (xmodal prepare --test-fraction), or --cells all",
+            do="give more cells to score (xmodal prepare --test-fraction or --valid-fraction), or --cells all",
         )
     return np.asarray(mdata.obs_names[chosen], dtype=str)
 
@@ -208,7 +217,7 @@ def make_truth(
         if fields.SPLIT in mdata.obs
         else np.full(len(order), "")
     )
-    train = np.flatnonzero(np.isin(part, (fields.TRAIN, fields.VALID)))
+    train = np.flatnonzero(np.isin(part, learned_parts(settings.cells)))
     rows = order.get_indexer(cells)
     if not len(train):
         notes.append("the file holds no training cells: scores are centred on the mean of the scored cells themselves")
@@ -225,6 +234,11 @@ def make_truth(
         top,
         types,
     )
+
+
+def learned_parts(scored: str) -> tuple[str, ...]:
+    """The parts of the split that means, types and controls are learned from: never the one that is scored."""
+    return (fields.TRAIN,) if scored == fields.VALID else (fields.TRAIN, fields.VALID)
 
 
 def _labels(mdata: MuData, key: str) -> Any:
@@ -288,14 +302,14 @@ def _control(
     settings, seed = how
     if control == "mean":
         return np.tile(truth.mean.astype(np.float32), (len(truth.cells), 1))
-    if settings.cells != "test" or not pair[0]:
+    if settings.cells == "all" or not pair[0]:
         return None
     part = mdata.obs[fields.SPLIT].astype(str)
-    if not part.isin((fields.TRAIN, fields.VALID)).any():
+    if not part.isin(learned_parts(settings.cells)).any():
         return None
     from xmodal.scores.controls import control_predictions
 
-    found = control_predictions(mdata, pair[0], pair[1], (control,), seed).get(control)
+    found = control_predictions(mdata, pair[0], pair[1], (control,), seed, settings.cells).get(control)
     return None if found is None or len(found) != len(truth.cells) else np.asarray(found, np.float32)
 
 

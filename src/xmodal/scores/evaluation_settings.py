@@ -16,7 +16,11 @@ class EvaluationSettings(BaseModel):
 
     label_key: str | None = Field(None, description="obs column with the cell types, for label transfer and pictures.")
     controls: str = Field(",".join(CONTROLS), description="Controls to set beside the prediction; '' for none.")
-    cells: Literal["test", "all"] = Field("test", description="Cells to score: test (of the split) or all predicted.")
+    cells: Literal["asked", "test", "valid", "all"] = Field(
+        "asked",
+        description="Cells to score: test or valid (of the split), or all predicted; "
+        "asked: valid where predict --split valid made the prediction, else test.",
+    )
     features: Literal["all", "predicted"] = Field(
         "all",
         description="all: a feature without prediction is refused; "
