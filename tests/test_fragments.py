@@ -387,3 +387,21 @@ def test_wrong_options_and_what_is_left_behind(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageRefused, match="--checkpoint: says over which peaks"):
         prepare([SampleFiles("s", {"rna": files["rna"]})], PrepareSettings(checkpoint="m"))
+
+
+def test_check_says_what_it_is(tmp_path: Path) -> None:
+    files = sample(tmp_path)
+    done = call_xmodal("check", files["rna"], files["fragments"], "--json", tmp_path / "c.json")
+    assert (
+        done.code == 0 and "f.tsv.gz: fragments (chr1, chr2, ...; barcodes " in done.out and "genome hg38" in done.out
+    )
+    assert "the fragments are to be counted first" in done.out
+    assert json.loads((tmp_path / "c.json").read_text())["use"]["predict_from"] == ["atac", "rna"]
+    (tmp_path / "g.tsv").write_text("chr1\tx\t5\tA\n")
+    done = call_xmodal("check", f"fragments={tmp_path / 'g.tsv'}")
+    assert done.code == 3 and "line 1 is no fragment" in done.err
+    other = written(tmp_path / "m.tsv.gz", LINES, HEADER.replace("GRCh38", "GRCm39"))
+    done = call_xmodal("check", other, "--checkpoint", trained(tmp_path))
+    assert done.code == 3 and "the genome is mm39, the checkpoint's hg38" in done.err
+    done = call_xmodal("prepare", "--atac", files["fragments"], "--output", tmp_path / "o.h5mu")
+    assert done.code == 3 and "xmodal prepare --fragments" in done.err

@@ -12,13 +12,13 @@ import mudata as mu
 import numpy as np
 import pandas as pd
 
-from xmodal.data import contracts, io, samples
+from xmodal.data import contracts, fragment_file, io, samples
 from xmodal.data.contracts import Finding
 from xmodal.data.features import ENSEMBL, SYMBOL_COLUMNS, is_peaks
 from xmodal.data.genome import genome_of
-from xmodal.data.samples import WHOLE, Sample
+from xmodal.data.samples import FRAGMENTS, WHOLE, Sample
 from xmodal.errors import InputRefused, XmodalError
-from xmodal.fields import ATAC, DEPTH, PREPARED_SCHEMA, PROTEIN, RNA, SAMPLE, SPLIT, TRAIN, UNS
+from xmodal.fields import ATAC, CHROM, DEPTH, PREPARED_SCHEMA, PROTEIN, RNA, SAMPLE, SPLIT, TRAIN, UNS
 
 log = logging.getLogger(__name__)
 UNKNOWN = "unknown"  # name of a modality that neither the file nor its name tells
@@ -60,6 +60,9 @@ def check(
     read: list[tuple[Path, mu.MuData]] = []
     for name, path in files:
         try:
+            if name == FRAGMENTS or (name is None and fragment_file.is_fragments(path)):
+                result.files.append(_fragments(path, checkpoint, result.findings))
+                continue
             mdata = _read(name, path, layer, result.findings)
         except InputRefused as error:
             result.findings.append(Finding("error", _short(error.where, path), error.what, error.do))
@@ -77,9 +80,29 @@ def check(
     if len(read) > 1 and whole is not None and checkpoint is None:
         result.findings += contracts.check_pairing({n: p.obs_names for n, p in whole.items()}, "the files together")
     result.use = _use(read, whole, result.ok)
+    if result.ok and any(about.get("kind") == FRAGMENTS for about in result.files):
+        result.use["predict_from"] = sorted({*result.use["predict_from"], ATAC})
+        if not result.use["train"]:
+            result.use["why_not"] = "the fragments are to be counted first"
     if checkpoint is not None and result.ok:
         result.checkpoint = _fit([mdata for _, mdata in read], checkpoint, result.findings)
     return result
+
+
+def _fragments(path: Path, checkpoint: Path | None, findings: list[Finding]) -> dict[str, Any]:
+    """What the first lines of a fragments file say, and whether it is of the checkpoint's genome."""
+    from xmodal.data.peak_sets import checkpoint_peaks
+
+    head = fragment_file.read_head(path)
+    chroms, barcodes = (list(head.table[c].cat.categories.astype(str)[:3]) for c in (CHROM, fragment_file.BARCODE))
+    do = f"count it over peaks: xmodal prepare --fragments {path.name} with --checkpoint or --peaks"
+    findings.append(Finding("note", path.name, "a fragments file: no counts yet, one line for each fragment", do))
+    known = checkpoint_peaks(checkpoint).genome if checkpoint is not None else None
+    if known and head.genome and known != head.genome:
+        what = f"the genome is {head.genome}, the checkpoint's {known}"
+        findings.append(Finding("error", path.name, what, "use a checkpoint of this genome"))
+    about: dict[str, Any] = {"file": path.name, "kind": FRAGMENTS, "genome": head.genome, "modalities": {}}
+    return {**about, "chromosomes": chroms, "barcodes": barcodes}
 
 
 def _read(name: str | None, path: Path, layer: str | None, findings: list[Finding]) -> mu.MuData:
@@ -279,6 +302,12 @@ def in_words(result: Check) -> str:
     """The answer for people, on stdout.  Errors are left to the refusal that follows on stderr."""
     lines = []
     for about in result.files:
+        if about.get("kind") == FRAGMENTS:
+            lines.append(
+                f"{about['file']}: fragments ({', '.join(about['chromosomes'])}, ...; barcodes "
+                f"{', '.join(about['barcodes'])}, ...), genome {about['genome'] or 'not known'}"
+            )
+            continue
         lines.append(f"{about['file']}: {about['cells']} cells" + (", prepared" if about["prepared"] else ""))
         for name, m in about["modalities"].items():
             kind = "counts" if m["counts"] else "values"

@@ -26,7 +26,8 @@ GZIP = b"\x1f\x8b"
 BGZIP = b"\x1f\x8b\x08\x04"
 # The empty block that ends every bgzip file (SAM specification, 4.1.2)
 BGZIP_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
-COLUMNS = [CHROM, START, END, "barcode"]
+BARCODE = "barcode"
+COLUMNS = [CHROM, START, END, BARCODE]
 BLOCK = 1 << 25  # 32 MiB of text, 700,000 fragments
 LONGEST = 1 << 20  # a line longer than this is no line
 FURTHEST = 10**12  # no position has more digits
@@ -80,6 +81,8 @@ def is_fragments(path: Path) -> bool:
     """Whether the name, or being gzip, makes it look like a fragments file rather than one of cells."""
     if path.name.endswith((".tsv.gz", ".tsv", ".bed.gz", ".bed")):
         return True
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         return file.read(2) == GZIP
 
@@ -154,7 +157,7 @@ def _parse(text: bytes, path: Path, first: int) -> pd.DataFrame:
             header=None,
             names=COLUMNS,
             usecols=[0, 1, 2, 3],
-            dtype={CHROM: "category", START: np.int64, END: np.int64, "barcode": "category"},
+            dtype={CHROM: "category", START: np.int64, END: np.int64, BARCODE: "category"},
             na_filter=False,
             quoting=csv.QUOTE_NONE,
             low_memory=False,
@@ -163,7 +166,7 @@ def _parse(text: bytes, path: Path, first: int) -> pd.DataFrame:
         raise _wrong(whole, path, first) or InputRefused(str(error), where=str(path), do=WANTED) from None
     start, end = table[START].to_numpy(), table[END].to_numpy()
     odd = (start < 0) | (end <= start) | (end > FURTHEST)
-    if odd.any() or "" in table["barcode"].cat.categories or "" in table[CHROM].cat.categories:
+    if odd.any() or "" in table[BARCODE].cat.categories or "" in table[CHROM].cat.categories:
         raise _wrong(whole, path, first) or InputRefused("a line is no fragment", where=str(path), do=WANTED)
     return table
 

@@ -138,7 +138,7 @@ class _Tally:
     def add(self, table: pd.DataFrame) -> None:
         """One block of the file: chrom and barcode as categories, start, end."""
         self.fragments += len(table)
-        barcodes = table["barcode"].cat
+        barcodes = table[fragment_file.BARCODE].cat
         known = np.array([self.rows.setdefault(b, len(self.rows)) for b in barcodes.categories], dtype=np.int64)
         row = known[barcodes.codes.to_numpy()]
         seen = np.bincount(row, minlength=len(self.rows))

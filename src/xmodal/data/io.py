@@ -38,6 +38,8 @@ ALSO_CALLED = {
     "adt": PROTEIN,
     "antibody capture": PROTEIN,
 }
+FRAGMENTS = (".tsv", ".bed")
+FRAGMENTS_HINT = "; fragments (chrom, start, end, barcode) are counted by xmodal prepare --fragments"
 ENDINGS = {"h5ad": (".h5ad",), "h5mu": (".h5mu",), "10x h5": (".h5", ".hdf5")}
 # Families of gene names that no antibody panel uses; three of them make a list of features a list of genes.
 GENES = (
@@ -115,7 +117,9 @@ def file_kind(path: Path) -> str:
         raise InputRefused("the file is empty (0 bytes)", where=str(path), do="copy or download it again")
     with refusing(path):
         if not h5py.is_hdf5(path):
-            raise InputRefused("this is not an HDF5 file", where=str(path), do="give an h5ad, h5mu or 10x h5 file")
+            zipped = path.name.removesuffix(".gz").endswith(FRAGMENTS)
+            do = "give an h5ad, h5mu or 10x h5 file" + FRAGMENTS_HINT * zipped
+            raise InputRefused("this is not an HDF5 file", where=str(path), do=do)
         with h5py.File(path, "r") as file:
             kind = _kind_of(file)
     if kind is None:
