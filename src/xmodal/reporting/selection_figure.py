@@ -40,7 +40,8 @@ def _panel(axis: Axes, trials: list[dict[str, Any]], panel: str, linear: float |
     for i, x, colour in points:
         axis.plot([0, x], [i, i], color=colour, lw=1.6, alpha=0.6)
         axis.plot(x, i, "o", color=colour, ms=6)
-        axis.text(x + 0.04 * room, i, f"{x:.3f}", va="center", fontsize=7.5)
+        behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+        axis.text(max(x, 0) + 0.05 * room, i, f"{x:.3f}", va="center", fontsize=7.5, bbox=behind)
     if not panel:
         for i, t in enumerate(trials):
             if not t["rank"]:

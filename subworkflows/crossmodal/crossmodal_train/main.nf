@@ -13,7 +13,7 @@ workflow CROSSMODAL_TRAIN {
     main:
     XMODAL_PREPARE(ch_samples)
     XMODAL_TRAIN(
-        XMODAL_PREPARE.out.h5mu.filter { !val_checkpoint },
+        XMODAL_PREPARE.out.h5mu.filter { !val_checkpoint }.map { meta, h5mu -> [meta, h5mu, [:]] },
         val_gene_table,
         val_links,
     )

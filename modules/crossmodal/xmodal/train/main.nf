@@ -7,14 +7,16 @@ process XMODAL_TRAIN {
     container "${ task.accelerator ? 'ghcr.io/crossmodal/xmodal:0.1.0-cuda' : 'ghcr.io/crossmodal/xmodal:0.1.0' }"
 
     input:
-    tuple val(meta), path(cells, stageAs: 'input/*')
+    // trial: what to train, a map of model, settings (a list of NAME=VALUE), seed and held_out (true for a trial of a sweep,
+    // which learns nothing from validation cells and may fail without a checkpoint); or [:] where ext.args says it
+    tuple val(meta), path(cells, stageAs: 'input/*'), val(trial)
     path gene_table
     path links
 
     output:
     tuple val(meta), path("${prefix}")                  , emit: training
-    tuple val(meta), path("${prefix}/model.safetensors"), emit: checkpoint
-    tuple val(meta), path("${prefix}/history.tsv")      , emit: history
+    tuple val(meta), path("${prefix}/model.safetensors"), emit: checkpoint, optional: true
+    tuple val(meta), path("${prefix}/history.tsv")      , emit: history, optional: true
     tuple val(meta), path("${prefix}/metrics.json")     , emit: metrics
     tuple val("${task.process}"), val('xmodal'), eval("xmodal --version | sed 's/.* //'"), emit: versions_xmodal, topic: versions
 
@@ -27,11 +29,16 @@ process XMODAL_TRAIN {
     def device = task.accelerator ? 'cuda' : 'cpu'
     def genes = gene_table ? "--gene-table ${gene_table}" : ''
     def pairs = links ? "--links ${links}" : ''
+    def chosen = trial ? ["--model ${trial.model}", "--seed ${trial.seed}"] + trial.settings.collect { pair -> "--set '${pair}'" } + (trial.held_out ? ['--trial'] : []) : []
+    // What ended the attempt before (time, memory, a node taken back) left the state of its last epochs behind.
+    def earlier = task.previousTrace ? "--resume-from ${task.previousTrace.workdir}/" : ''
     """
     xmodal train \\
         ${args} \\
+        ${chosen.join(' ')} \\
         ${genes} \\
         ${pairs} \\
+        ${earlier}${earlier ? prefix : ''} \\
         --threads ${task.cpus} \\
         --device ${device} \\
         --output-dir ${prefix} \\
