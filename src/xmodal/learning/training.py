@@ -32,6 +32,7 @@ class Fit:
     best_epoch: int = 0
     best_loss: float = math.inf
     warnings: list[str] = field(default_factory=list)
+    resumed: int = 0  # epochs that an earlier attempt had done
 
 
 @dataclass
@@ -71,6 +72,7 @@ def fit(
     settings = model.settings
     if isinstance(settings, GradientSettings) and settings.epochs:
         if keeper.resume(running):
+            running.fit.resumed = running.epoch
             log.info("going on from epoch %d", running.epoch)
         _epochs(running, settings, (train, valid), device, keeper)
         model.load_state_dict(running.best)

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from xmodal import fields
 from xmodal.errors import InputRefused
 from xmodal.outputs import replacing
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from xmodal.learning.training import Running
 
 KEY = "xmodal-state"
@@ -34,6 +37,23 @@ class Keeper:
     def __init__(self, path: Path | None, run: str = "", every: float = 30.0) -> None:
         self.path, self.run, self.every, self.saved = path, run, every, time.monotonic()
         self.taken: Snapshot | None = None
+
+    def take_over(self, earlier: Path) -> None:
+        """Begin with the state that an earlier attempt left in ``earlier`` (its folder, or the file), where there is one.
+
+        An attempt may be killed before it keeps anything, so what is no state of this run is said and passed over.
+        """
+        if self.path is None or self.path.exists():
+            return
+        state = earlier / fields.STATE_FILE if earlier.is_dir() else earlier
+        if not state.exists():
+            log.info("%s: no state of a stopped training; training from the start", earlier)
+        elif not same_run(state, self.run):
+            log.warning("%s: the state of another training, or unreadable; training from the start", state)
+        else:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as temporary:
+                shutil.copyfile(state, temporary)
 
     def resume(self, running: Running) -> bool:
         """Bring ``running`` to the kept state, where there is one."""
