@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -243,35 +240,7 @@ def test_no_verdict_without_controls() -> None:
     assert judge("rna", {"methods": {"prediction": {"gene_pearson": 0.9}}}).level == "open"
 
 
-def test_multiqc_files(parts: Path, page: str) -> None:
-    found = {p.name: json.loads(p.read_text()) for p in (parts / "multiqc").iterdir()}
-    assert set(found) == {f"xmodal_{n}_mqc.json" for n in ("general", "scores", "score_bars", "learning", "cells")}
-    assert "heldout: rna from atac | linear" in found["xmodal_scores_mqc.json"]["data"]
-    assert found["xmodal_learning_mqc.json"]["data"]["training: validation cells"][9:11] == [[10, 1.4], [11, 1.35]]
-    titles = {c["title"] for c in found["xmodal_scores_mqc.json"]["headers"].values()}
-    assert "own type, mean over types" in titles and "gene correlation" in titles
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("multiqc", path=str(Path(sys.executable).parent)) is None, reason="multiqc is not installed"
-)
-def test_multiqc_shows_the_sections(parts: Path, page: str, tmp_path: Path) -> None:
-    tool = str(Path(sys.executable).parent / "multiqc")
-    command_line = [
-        tool,
-        "--no-version-check",
-        "--outdir",
-        str(tmp_path),
-        "-m",
-        "custom_content",
-        str(parts / "multiqc"),
-    ]
-    done = subprocess.run(command_line, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    report = (tmp_path / "multiqc_report.html").read_text()
-    plots = json.loads((tmp_path / "multiqc_data" / "multiqc_data.json").read_text())["report_plot_data"]
-    lines = plots["xmodal_learning_plot"]["datasets"][0]["lines"]
-    assert [[x for x, _ in line["pairs"]] for line in lines] == [list(range(1, 13))] * 2
-    for words in ("Scores against controls", "Scores as bars", "Learning curves", "heldout: rna from atac"):
-        assert words in report, words
+def test_sections_for_multiqc_are_written_beside_the_page(parts: Path, page: str) -> None:
+    """What is in them: test_multiqc.py."""
+    found = {p.name for p in (parts / "multiqc").iterdir()}
+    assert {"xmodal_general_mqc.json", "xmodal_bars_rna_mqc.json", "xmodal_cells_mqc.json"} <= found
