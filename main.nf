@@ -26,10 +26,13 @@ workflow {
             [
                 outdir: params.outdir,
                 shards: params.shards,
+                peaks: params.peaks ? file(params.peaks, checkIfExists: true) : [],
                 skip_multiqc: params.skip_multiqc,
                 multiqc_configs: [file("${projectDir}/assets/multiqc_config.yml", checkIfExists: true)] + (params.multiqc_config ? [file(params.multiqc_config, checkIfExists: true)] : []),
             ],
         )
+        channel.of(groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(params.sort())))
+            .collectFile(name: 'params.json', storeDir: "${params.outdir}/pipeline_info", newLine: true)
         PIPELINE_COMPLETION(params.outdir, XMODAL.out.report)
     }
 }

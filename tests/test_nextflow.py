@@ -33,7 +33,8 @@ PUBLISHED = (
     "evaluation/heldout/scores.tsv",
     "report/index.html",
     "multiqc/multiqc_report.html",
-    "pipeline_info/software_versions.yml",
+    "pipeline_info/params.json",
+    "pipeline_info/xmodal_software_mqc_versions.yml",
     "pipeline_info/execution_trace.txt",
     "pipeline_info/execution_report.html",
     "pipeline_info/execution_timeline.html",
@@ -71,7 +72,7 @@ def test_both_directions_are_scored(finished: Run, folder: Path) -> None:
 def test_versions_name_every_step(finished: Run, folder: Path) -> None:
     import yaml
 
-    versions = yaml.safe_load((folder / "out/pipeline_info/software_versions.yml").read_text())
+    versions = yaml.safe_load((folder / "out/pipeline_info/xmodal_software_mqc_versions.yml").read_text())
     steps = {"CHECK", "PREPARE", "PREPARE_NEW", "TRAIN", "PREDICT", "EVALUATE", "REPORT"}
     assert set(versions) == {f"XMODAL_{step}" for step in steps} | {"Workflow"}
     assert versions["XMODAL_TRAIN"]["xmodal"] == versions["Workflow"]["crossmodal/xmodal"]
@@ -141,7 +142,7 @@ include { XMODAL_PREPARE } from './modules/crossmodal/xmodal/prepare/main'
 
 workflow {
     sheet = 'sample,rna,atac\\ntheirs,input1/rna.h5ad,input2/atac.h5ad'
-    XMODAL_PREPARE(channel.of([[id: 'theirs'], sheet, [file(params.rna), file(params.atac)]]))
+    XMODAL_PREPARE(channel.of([[id: 'theirs'], sheet, [file(params.rna), file(params.atac)], []]))
     XMODAL_PREPARE.out.h5mu.view { meta, h5mu -> "GOT ${meta.id} ${h5mu.name}" }
     XMODAL_PREPARE.out.versions_xmodal.view { row -> "VERSION ${row.join(' ')}" }
 }

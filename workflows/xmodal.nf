@@ -14,13 +14,18 @@ def allOf(files) {
     return files.toSortedList { a, b -> a.name <=> b.name }.map { list -> [list] }
 }
 
+// What the fragments of these rows are counted over; [] where there are none.
+def peaksFor(rows, peaks) {
+    return rows.any { _meta, files -> files.fragments } ? peaks : []
+}
+
 workflow XMODAL {
     take:
     ch_samples       // channel: [ val(meta), val(files) ]  meta: id, role, line; files: a map of column to path
     val_checkpoint   // path: a trained model, or []
     val_gene_table   // path: gene positions, or []
     val_links        // path: peak-gene links, or []
-    val_options      // map: outdir, shards, skip_multiqc, multiqc_configs (paths, the later ones win)
+    val_options      // map: outdir, shards, peaks (path or []), skip_multiqc, multiqc_configs (paths, the later ones win)
 
     main:
     // Every file is looked at first; what is refused there costs no training.
@@ -38,12 +43,22 @@ workflow XMODAL {
         .filter { meta, _files -> meta.role != 'predict' }
         .toSortedList { a, b -> a[0].line <=> b[0].line }
         .filter { rows -> rows }
-        .map { rows -> [[id: 'training']] + sheetOf(rows) }
+        .map { rows -> [[id: 'training']] + sheetOf(rows) + [peaksFor(rows, val_options.peaks ?: val_checkpoint)] }
     CROSSMODAL_TRAIN(ch_training, val_checkpoint, val_gene_table, val_links)
 
     // Cells to predict for are prepared one sample at a time, and nothing is filtered away.
     ch_new = ch_checked.filter { meta, _files -> meta.role != 'train' }
-    XMODAL_PREPARE_NEW(ch_new.map { row -> [row[0].subMap('id')] + sheetOf([row]) })
+    // Their fragments are counted over the peaks of the model that predicts, so some wait for the training.
+    ch_default = val_checkpoint ? channel.value(val_checkpoint) : CROSSMODAL_TRAIN.out.checkpoint.map { _meta, checkpoint -> checkpoint }
+    ch_sheets = ch_new.branch { _meta, files ->
+        waiting: files.fragments && !files.checkpoint
+        ready: true
+    }
+    ch_ready = ch_sheets.ready.map { row -> [row[0].subMap('id')] + sheetOf([row]) + [peaksFor([row], row[1].checkpoint)] }
+    ch_waiting = ch_sheets.waiting
+        .map { row -> [row[0].subMap('id')] + sheetOf([row]) }
+        .combine(ch_default)
+    XMODAL_PREPARE_NEW(ch_ready.mix(ch_waiting))
     ch_own_checkpoint = ch_new
         .filter { _meta, files -> files.checkpoint }
         .map { meta, files -> [meta.subMap('id'), files.checkpoint] }
@@ -51,7 +66,6 @@ workflow XMODAL {
     ch_heldout = CROSSMODAL_TRAIN.out.cells
         .join(CROSSMODAL_TRAIN.out.checkpoint)
         .map { _meta, h5mu, json, checkpoint -> [[id: 'heldout'], h5mu, json, checkpoint, 'test'] }
-    ch_default = val_checkpoint ? channel.value(val_checkpoint) : CROSSMODAL_TRAIN.out.checkpoint.map { _meta, checkpoint -> checkpoint }
     ch_prepared_new = XMODAL_PREPARE_NEW.out.h5mu
         .join(XMODAL_PREPARE_NEW.out.json)
         .join(ch_own_checkpoint, remainder: true)
@@ -88,14 +102,13 @@ workflow XMODAL {
         .unique()
         .toSortedList { a, b -> a.join() <=> b.join() }
         .map { rows -> versionsText(rows) }
-        .collectFile(name: 'software_versions.yml', storeDir: "${val_options.outdir}/pipeline_info")
+        .collectFile(name: 'xmodal_software_mqc_versions.yml', storeDir: "${val_options.outdir}/pipeline_info")
 
     if (!val_options.skip_multiqc) {
-        MULTIQC(
-            XMODAL_REPORT.out.mqc.map { _meta, files -> files },
-            val_options.multiqc_configs,
-            ch_versions,
-        )
+        ch_multiqc = XMODAL_REPORT.out.mqc
+            .combine(ch_versions)
+            .map { parts -> [[id: 'xmodal'], parts.tail().flatten(), val_options.multiqc_configs, [], [], []] }
+        MULTIQC(ch_multiqc)
     }
     else {
         log.info('MultiQC is left out (--skip_multiqc).')
