@@ -69,8 +69,8 @@ def learning(trainings: list[Training]) -> dict[str, Any]:
         "id": "xmodal_learning",
         **PARENT,
         "section_name": "Learning curves",
-        "description": "The loss should fall and level out. The epoch with the lowest loss of the validation cells (solid) is "
-        "kept; where that rises while the loss of the training cells (dashed) falls, the model learns by heart.",
+        "description": "The loss should fall and level out, that of the training cells (dashed) and that of the validation "
+        "cells (solid). Where the solid line rises while the dashed one falls, the model learns by heart.",
         "plot_type": "linegraph",
         "pconfig": config,
         "data": data,
