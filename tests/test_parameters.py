@@ -65,6 +65,7 @@ s2,predict,,,,,,
 s3,predict,rna.h5ad,,c.h5mu,f.tsv.gz,m.pt,
 ,train,rna.txt,,
 heldout,train,rna.h5ad,atac.h5ad,,,m.safetensors,
+s4,train,rna.h5ad,,,g.tsv.gz,,
 """
 SHEET_SAYS = (
     "line 1: no such column 'atak'. Did you mean atac?",
@@ -72,9 +73,10 @@ SHEET_SAYS = (
     "line 2 (s 1): sample: is 's 1' but must be letters",
     "line 3 (s2): role: is 'trian' but must be one of: train, predict, both. Did you mean train?",
     "line 3 (s2): atac: file not found: nothere.h5ad",
-    "line 4 (s2): no file: fill one of the columns rna, atac, protein, h5mu, h5",
+    "line 4 (s2): no file: fill one of the columns rna, atac, protein, h5mu, h5, fragments",
     "line 5 (s3): h5mu: holds all modalities, so the other files (rna) cannot be given as well",
-    "line 5 (s3): fragments: counting fragments is not there yet",
+    "line 5 (s3): fragments: file not found: f.tsv.gz",
+    "line 8 (s4): fragments: nothing says over which peaks to count. What to do: give --peaks",
     "line 5 (s3): checkpoint: is 'm.pt' but must be a .safetensors file",
     "line 7 (heldout): sample: is 'heldout'",
     "line 7 (heldout): checkpoint: belongs to a row to predict for",
@@ -83,7 +85,7 @@ SHEET_SAYS = (
 
 
 def test_all_mistakes_of_a_samplesheet_are_told_at_once(tmp_path: Path) -> None:
-    for name in ("rna.h5ad", "atac.h5ad", "rna.txt"):
+    for name in ("rna.h5ad", "atac.h5ad", "rna.txt", "g.tsv.gz"):
         (tmp_path / name).write_text("cells")
     (tmp_path / "sheet.csv").write_text(SHEET)
     run = pipeline(tmp_path, "--input", "sheet.csv", "--outdir", "out")

@@ -5,7 +5,7 @@ include { XMODAL_TRAIN   } from '../../../modules/crossmodal/xmodal/train/main'
 
 workflow CROSSMODAL_TRAIN {
     take:
-    ch_samples     // channel: [ val(meta), val(sheet), [ path(file), ... ] ]  as XMODAL_PREPARE takes them
+    ch_samples     // channel: [ val(meta), val(sheet), [ path(file), ... ], path(peaks) ]  as XMODAL_PREPARE takes them
     val_checkpoint // path: a trained model.safetensors to use in place of training, or []
     val_gene_table // path: gene positions, or []
     val_links      // path: peak-gene links, or []

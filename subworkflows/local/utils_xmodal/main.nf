@@ -128,7 +128,7 @@ def csvLines(text) {
 }
 
 // Rows of the samplesheet: [line, {column: value}], and all problems of its form.
-def sheetRows(path, schema) {
+def sheetRows(path, schema, example = 'sample,role,rna,atac') {
     def text = new String(path.bytes, 'UTF-8')
     if (text.startsWith('PK') || text.contains('\u0000') || text.contains('\uFFFD')) {
         return [[], ["${path.name}: is not plain text in UTF-8. What to do: save it as CSV UTF-8 with commas"]]
@@ -136,7 +136,7 @@ def sheetRows(path, schema) {
     def lines = csvLines(text)
     def columns = schema.items.properties
     if (!lines) {
-        return [[], ["${path.name}: is empty. What to do: give a header line such as sample,role,rna,atac and one line per sample"]]
+        return [[], ["${path.name}: is empty. What to do: give a header line such as ${example} and a line for each ${example.tokenize(',')[0]}"]]
     }
     def header = lines[0][1]
     def separator = header.size() == 1 ? [';': 'semicolons', '\t': 'tabs'].find { sign, _name -> header[0].contains(sign) } : null
@@ -146,17 +146,17 @@ def sheetRows(path, schema) {
     def first = "line ${lines[0][0]}"
     def strange = header.findAll { name -> !columns.containsKey(name) }.unique(false).collect { name -> name ? "${first}: no such column '${name}'.${nearest(name, columns.keySet())}" : "${first}: a column has no name" }
     def twice = header.findAll { name -> header.count(name) > 1 }.unique(false).collect { name -> "${first}: column '${name}' stands there twice" }
-    def lacking = schema.items.required.findAll { name -> !(name in header) }.collect { name -> "${first}: the column '${name}' is missing. What to do: write it into the header, such as sample,role,rna,atac" }
+    def lacking = schema.items.required.findAll { name -> !(name in header) }.collect { name -> "${first}: the column '${name}' is missing. What to do: write it into the header, such as ${example}" }
     def uneven = lines.tail().findAll { line -> line[1].size() != header.size() }.collect { line -> "line ${line[0]}: has ${line[1].size()} cells, but the header has ${header.size()}" }
     def rows = lines.tail().findAll { line -> line[1].size() == header.size() }.collect { line ->
         [line[0], [header, line[1]].transpose().collectEntries().findAll { name, value -> value != '' || name in schema.items.required }]
     }
-    def none = lines.size() == 1 ? ["${path.name}: has a header but no sample"] : []
+    def none = lines.size() == 1 ? ["${path.name}: has a header but no ${example.tokenize(',')[0]}"] : []
     return [rows, strange + twice + lacking + uneven + none]
 }
 
 // What is wrong with one row, by the schema and by what can be used together.
-def rowProblems(number, row, schema, folder, hasModel) {
+def rowProblems(number, row, schema, folder, hasModel, hasPeaks) {
     def rule = schema.items
     def where = "line ${number}${row.sample ? " (${row.sample})" : ''}"
     def files = row.keySet().intersect(['rna', 'atac', 'protein', 'h5mu', 'h5'])
@@ -164,14 +164,14 @@ def rowProblems(number, row, schema, folder, hasModel) {
     def problems = row.findAll { _name, value -> value == '' }.keySet().collect { name -> "${name}: is empty" }
     problems += row.findAll { name, value -> rule.properties.containsKey(name) && value != '' }
         .collectMany { name, value -> valueProblems(value, rule.properties[name], folder).collect { problem -> "${name}: ${problem}" } }
-    if (!files) {
+    if (!files && !row.fragments) {
         problems += ["no file: fill one of the columns ${rule.anyOf.collectMany { item -> item.required }.join(', ')}"]
     }
     if (files.size() > 1 && files.intersect(['h5mu', 'h5'])) {
         problems += ["${files.intersect(['h5mu', 'h5']).join(' and ')}: holds all modalities, so the other files (${(files - ['h5mu', 'h5']).join(', ') ?: files.join(', ')}) cannot be given as well"]
     }
-    if (row.fragments) {
-        problems += ['fragments: counting fragments is not there yet. What to do: leave the column empty']
+    if (row.fragments && role != 'predict' && !hasPeaks) {
+        problems += ['fragments: nothing says over which peaks to count. What to do: give --peaks (BED, or a file of peak counts)']
     }
     if (row.checkpoint && role == 'train') {
         problems += ['checkpoint: belongs to a row to predict for. What to do: make its role predict']
@@ -230,14 +230,15 @@ def lineOf(problem) {
 }
 
 // The samples of the samplesheet, [meta, {column: path}], and all that is wrong with it at once.
-def readSamplesheet(path, schema, checkpoint) {
+def readSamplesheet(path, schema, checkpoint, peaks) {
     def sheet = file(path)
     def (rows, problems) = sheetRows(sheet, schema)
     def hasModel = checkpoint || rows.any { _line, row -> row.role != 'predict' }
+    def unused = peaks && !rows.any { _line, row -> row.fragments && row.role != 'predict' } ? ['--peaks: no row to learn from has fragments to count over them. What to do: leave it out'] : []
     def uses = rows.findAll { _line, row -> row.checkpoint || checkpoint }
         .collect { line, row -> [line, row, row.checkpoint ? located(row.checkpoint, sheet.parent) : file(checkpoint), row.checkpoint as boolean] }
-    def all = problems +
-        rows.collectMany { line, row -> rowProblems(line, row, schema, sheet.parent, hasModel) } +
+    def all = problems + unused +
+        rows.collectMany { line, row -> rowProblems(line, row, schema, sheet.parent, hasModel, peaks || checkpoint) } +
         repeatedProblems(rows, sheet.parent) +
         (problems ? [] : trainingProblems(rows, checkpoint as boolean)) +
         (workflow.stubRun ? [] : checkpointProblems(uses))
@@ -253,7 +254,7 @@ def readSamplesheet(path, schema, checkpoint) {
 
 // Samples as one samplesheet for XMODAL_PREPARE, which stages the files as input1/NAME, input2/NAME, ...
 def sheetOf(rows) {
-    def columns = ['rna', 'atac', 'protein', 'h5mu', 'h5'].findAll { name -> rows.any { _meta, files -> files[name] } }
+    def columns = ['rna', 'atac', 'protein', 'h5mu', 'h5', 'fragments'].findAll { name -> rows.any { _meta, files -> files[name] } }
     def listed = rows.collectMany { meta, files -> columns.findAll { name -> files[name] }.collect { name -> [meta.id, name, files[name]] } }
     def staged = listed.withIndex(1).collectEntries { item, number -> [item.take(2), "input${number}/${item[2].name}"] }
     def lines = rows.collect { meta, _files -> ([meta.id] + columns.collect { name -> staged[[meta.id, name]] ?: '' }).join(',') }
@@ -309,7 +310,7 @@ workflow PIPELINE_INITIALISATION {
             refuse("The parameters cannot be used (${wrong.size()} found):", wrong)
         }
     }
-    def (rows, problems) = readSamplesheet(given.input, readJson(sheet_schema), given.checkpoint)
+    def (rows, problems) = readSamplesheet(given.input, readJson(sheet_schema), given.checkpoint, given.peaks)
     if (problems) {
         refuse("The samplesheet ${given.input} cannot be used (${problems.size()} found):", problems)
     }

@@ -7,7 +7,8 @@ process XMODAL_PREPARE {
 
     input:
     // sheet: the text of a samplesheet whose files are named input1/NAME, input2/NAME, ... in the order of `files`
-    tuple val(meta), val(sheet), path(files, stageAs: 'input?/*')
+    // peaks: a model (.safetensors) or a file of peaks over which fragments are counted, or []
+    tuple val(meta), val(sheet), path(files, stageAs: 'input?/*'), path(peaks, stageAs: 'peaks/*')
 
     output:
     tuple val(meta), path("*.h5mu")        , emit: h5mu
@@ -20,11 +21,13 @@ process XMODAL_PREPARE {
     script:
     def args = task.ext.args ?: ''
     prefix = task.ext.prefix ?: "${meta.id}"
+    def over = !peaks ? '' : peaks.name.endsWith('.safetensors') ? "--checkpoint ${peaks}" : "--peaks ${peaks}"
     def lines = sheet.readLines().collect { line -> "'${line}'" }.join(' ')
     """
     printf '%s\\n' ${lines} > samplesheet.csv
     xmodal prepare \\
         ${args} \\
+        ${over} \\
         --samplesheet samplesheet.csv \\
         --threads ${task.cpus} \\
         --device cpu \\
