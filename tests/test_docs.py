@@ -1,6 +1,6 @@
 """The documentation is tested: the reference is generated, README commands run, every model and command is described.
 
-`python tests/test_docs.py` writes docs/cli.md anew.
+`python tests/test_docs.py` writes docs/cli.md and the table of parameters in docs/usage.md anew.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import click
 import pytest
 
 from conftest import XMODAL
+from helpers_docs import output_patterns, outputs_of_modules, published, with_parameters
 from xmodal import registry
 from xmodal.cli import cli
 from xmodal.commands import COMMANDS
@@ -46,6 +47,27 @@ def reference() -> str:
 
 def test_the_reference_is_the_commands() -> None:
     assert (ROOT / "docs" / "cli.md").read_text() == reference(), "run `python tests/test_docs.py`"
+
+
+def test_the_table_of_parameters_is_the_schema() -> None:
+    page = (ROOT / "docs" / "usage.md").read_text()
+    assert page == with_parameters(page), "run `python tests/test_docs.py`"
+
+
+@pytest.mark.parametrize("place", sorted(published() | outputs_of_modules()))
+def test_what_is_published_is_on_the_page_of_outputs(place: str) -> None:
+    """Folders and patterns of conf/modules.config, outputs of the modules; test_nextflow.py compares with a run."""
+    ending = place.replace("*", "")
+    names = output_patterns()
+    assert any(ending in f"{name} " if place.endswith("*") else ending in name for name in names), place
+
+
+def test_every_section_of_multiqc_is_on_the_page_of_outputs() -> None:
+    from test_multiqc import sections, whole
+
+    page = (ROOT / "docs" / "output.md").read_text()
+    names = {s["section_name"].removesuffix(", table") for s in sections(whole()) if "section_name" in s}
+    assert [n for n in names if f"| {n.replace('RNA', 'TARGET').replace('ATAC', 'TARGET')} |" not in page] == []
 
 
 def test_every_model_is_described() -> None:
@@ -96,3 +118,5 @@ def test_readme_commands_run(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     (ROOT / "docs" / "cli.md").write_text(reference())
+    usage = ROOT / "docs" / "usage.md"
+    usage.write_text(with_parameters(usage.read_text()))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers_docs import missing, undocumented
 from helpers_nextflow import ROOT, TESTDATA, count, nextflow, pipeline, succeeded
 
 pytestmark = pytest.mark.nextflow
@@ -58,6 +59,11 @@ def test_the_test_profile_publishes_every_result(finished: Run, folder: Path) ->
     assert count(finished, "Submitted") == TASKS
     assert [name for name in PUBLISHED if not (folder / "out" / name).is_file()] == []
     assert "Report: out/report/index.html" in finished.stdout
+
+
+def test_the_page_of_outputs_names_what_a_run_leaves(finished: Run, folder: Path) -> None:
+    files = [str(f.relative_to(folder / "out")) for f in (folder / "out").rglob("*") if f.is_file()]
+    assert undocumented(files) == [] and missing(files) == []
 
 
 def test_the_report_shows_the_samples_predicted(finished: Run, folder: Path) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
+import shutil
+import subprocess
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-from helpers_nextflow import ROOT
+from helpers_nextflow import ROOT, nextflow_command
 from xmodal import registry
 
 SCHEMA = json.loads((ROOT / "nextflow_schema.json").read_text())
@@ -29,13 +33,41 @@ def configured() -> dict[str, Any]:
 
 
 def test_every_parameter_has_its_default_in_both_places() -> None:
-    assert configured() == {name: rule.get("default") for name, rule in RULES.items()}
+    # nf-core's lint wants no default where that is false.
+    falsy = {"boolean": False}
+    assert configured() == {name: rule.get("default", falsy.get(rule["type"])) for name, rule in RULES.items()}
 
 
 def test_both_schemas_are_valid() -> None:
     for schema in (SCHEMA, SHEET):
         jsonschema.Draft202012Validator.check_schema(schema)
     assert [part["$ref"] for part in SCHEMA["allOf"]] == [f"#/$defs/{name}" for name in SCHEMA["$defs"]]
+
+
+def test_every_group_and_parameter_has_an_icon() -> None:
+    icons = {k: v.get("fa_icon", "") for k, v in {**SCHEMA["$defs"], **RULES}.items()}
+    assert [name for name, icon in icons.items() if not re.fullmatch(r"fa[srb]? fa-[a-z-]+", icon)] == []
+
+
+def test_files_are_checked_to_be_there() -> None:
+    """nf-core's forms: ``exists`` for inputs, and a schema for each table."""
+    for name, rule in RULES.items():
+        if rule.get("format") == "file-path":
+            assert rule["exists"] and rule["pattern"], name
+        if "schema" in rule:
+            assert (ROOT / rule["schema"]).is_file() and rule["mimetype"] == "text/csv", name
+
+
+@pytest.mark.nextflow
+@pytest.mark.skipif(shutil.which("nf-core") is None, reason="nf-core tools are not installed")
+def test_nf_core_finds_nothing_wrong() -> None:
+    path = f"{Path(nextflow_command()).parent}:{os.environ['PATH']}"
+    command = ["nf-core", "pipelines", "schema", "lint", "nextflow_schema.json"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0 and "Pipeline schema looks valid" in said and "[!]" not in said, said
 
 
 @pytest.mark.parametrize("name", RULES)
