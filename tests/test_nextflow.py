@@ -215,7 +215,13 @@ PROFILES = {
     "demo,singularity,awsbatch": ("singularity.enabled = true", "process.executor = 'awsbatch'", "'batch'"),
     "conda,google_batch": ("conda.enabled = true", "process.executor = 'google-batch'"),
     "apptainer": ("apptainer.enabled = true",),
-    "standard": ("process.executor = 'local'", ".venv/bin"),
+    "standard,wave": (
+        "process.executor = 'local'",
+        ".venv/bin",
+        "docker.enabled = true",
+        "wave.enabled = true",
+        "wave.strategy = ['conda', 'container']",
+    ),
 }
 
 

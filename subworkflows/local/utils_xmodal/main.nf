@@ -285,7 +285,7 @@ crossmodal/xmodal ${workflow.manifest.version}: ${schema.description}
 
 ${groups.join('\n\n')}
 
-Profiles: test, test_full, demo, gpu, docker, podman, singularity, apptainer, conda, offline, slurm, k8s, awsbatch, google_batch.
+Profiles: test, test_full, demo, gpu, docker, podman, singularity, apptainer, conda, wave, offline, slurm, k8s, awsbatch, google_batch.
 The samplesheet and every file of the results are described in docs/usage.md and docs/output.md.
 """
 }
