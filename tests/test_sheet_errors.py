@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import call_xmodal
+from helpers_data import pair
 from helpers_nextflow import ROOT, nextflow, pipeline, succeeded, tasks
 
 pytestmark = pytest.mark.nextflow
@@ -26,7 +28,7 @@ workflow {
     schema = readJson('%(root)s/assets/schema_input.json')
     said = readJson('cases.json').collectEntries { name, checkpoint ->
         began = System.currentTimeMillis()
-        result = readSamplesheet("${launchDir}/${name}.csv", schema, checkpoint)
+        result = readSamplesheet("${launchDir}/${name}.csv", schema, checkpoint, null)
         ms = System.currentTimeMillis() - began
         names = result[0].collect { row -> row[0].id }
         [name, [samples: names, problems: result[1].collect { text -> "${text}".toString() }, ms: ms]]
@@ -113,6 +115,12 @@ CASES: dict[str, tuple[str | bytes, str | None, list[str]]] = {
         [f"line {n} ({s}): no model to predict with. What to do: give --checkpoint" for n, s in ((2, "s"), (3, "t"))],
     ),
     "fits": (NEW + "s,predict,a.h5ad,,,\nt,predict,,b.h5ad,,mean.safetensors\n", "crossmp.safetensors", []),
+    "fragments": ("sample,role,fragments\ns,predict,f.tsv.gz\n", "crossmp.safetensors", []),
+    "fragments_unfit": (
+        "sample,role,fragments,checkpoint\ns,predict,f.tsv.gz,from_rna.safetensors\n",
+        None,
+        ["line 2 (s): checkpoint: from_rna.safetensors predicts atac from rna; nothing from atac"],
+    ),
     "whole_file": ("sample,role,h5mu\ns,predict,w.h5mu\n", "crossmp.safetensors", []),
     "unfit_everywhere": (
         NEW + "s,predict,,,a.h5ad,mean.safetensors\nt,predict,,,b.h5ad,\nu,predict,a.h5ad,,c.h5ad,\n",
@@ -124,9 +132,9 @@ CASES: dict[str, tuple[str | bytes, str | None, list[str]]] = {
         ],
     ),
     "one_way": (
-        NEW + "s,predict,a.h5ad,,,one_way.safetensors\nt,predict,,b.h5ad,,one_way.safetensors\n",
+        NEW + "s,predict,a.h5ad,,,from_rna.safetensors\nt,predict,,b.h5ad,,from_rna.safetensors\n",
         None,
-        ["line 3 (t): checkpoint: one_way.safetensors predicts atac from rna; nothing from atac"],
+        ["line 3 (t): checkpoint: from_rna.safetensors predicts atac from rna; nothing from atac"],
     ),
     "no_checkpoints": (
         NEW
@@ -154,6 +162,7 @@ CASES: dict[str, tuple[str | bytes, str | None, list[str]]] = {
         None,
         ["lines 2, 3, 4, 5, 6 and 1 more: checkpoint: text.safetensors is not a safetensors file"],
     ),
+    "made_by_the_command": ("", None, []),
     "many": (NEW + "".join(f"s{i},predict,many/{i}.h5ad,,,\n" for i in range(1000)), "crossmp.safetensors", []),
 }
 HUNDREDS = 300  # rows that are all wrong
@@ -202,6 +211,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in "abcdef":
         (folder / f"{name}.h5ad").write_text("cells")
     (folder / "w.h5mu").write_text("cells")
+    (folder / "f.tsv.gz").write_text("fragments")
     (folder / "many").mkdir()
     for i in range(1000):
         (folder / f"many/{i}.h5ad").write_text("cells")
@@ -214,9 +224,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cut.safetensors").write_bytes((GOLDEN / "mean-format1.safetensors").read_bytes()[:100])
     safetensors(folder / "foreign.safetensors", None)
     safetensors(folder / "other.safetensors", {"xmodal": "no JSON"})
-    safetensors(folder / "one_way.safetensors", {"xmodal": json.dumps({"format": 1, "directions": [["rna", "atac"]]})})
+    safetensors(folder / "from_rna.safetensors", {"xmodal": json.dumps({"format": 1, "directions": [["rna", "atac"]]})})
+    for i in range(3):
+        pair(folder / f"results/S{i}")
+    done = call_xmodal("samplesheet", folder / "results", "--output", folder / "made_by_the_command.csv")
+    assert done.code == 0, done.err
     for name, (sheet, _, _) in CASES.items():
-        (folder / f"{name}.csv").write_bytes(sheet if isinstance(sheet, bytes) else sheet.encode())
+        if name != "made_by_the_command":
+            (folder / f"{name}.csv").write_bytes(sheet if isinstance(sheet, bytes) else sheet.encode())
     return folder
 
 
