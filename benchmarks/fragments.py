@@ -130,7 +130,11 @@ def inputs(cells: Path, model: Path, folder: Path) -> dict[str, Path]:
     }
     for name, peaks in labs(part.var, folder).items():
         ways[f"by overlap: {name}"] = ["--peaks", peaks, "--count", "fragments"]
-    files = {}
+    files = {"true counts, a random 25 % of the peaks missing": folder / "fewer.h5mu"}
+    fewer = part[:, np.random.default_rng(2).random(part.n_vars) >= 0.25].copy()
+    fewer.write_h5ad(folder / "fewer.h5ad")
+    pair = ["--rna", folder / "rna.h5ad", "--atac", folder / "fewer.h5ad", "--min-peak-fraction", 0, "--overwrite"]
+    xmodal("prepare", *pair, "--output", folder / "fewer.h5mu")
     for name, options in ways.items():
         files[name] = folder / f"in{len(files)}.h5mu"
         xmodal("prepare", *common, *options, "--output", files[name])
