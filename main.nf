@@ -6,6 +6,7 @@ nextflow.preview.topic = true
 include { PIPELINE_COMPLETION     } from './subworkflows/local/utils_xmodal/main'
 include { PIPELINE_INITIALISATION } from './subworkflows/local/utils_xmodal/main'
 include { helpText                } from './subworkflows/local/utils_xmodal/main'
+include { sweepTrials             } from './subworkflows/local/utils_xmodal_sweep/main'
 include { XMODAL                  } from './workflows/xmodal'
 
 workflow {
@@ -25,6 +26,7 @@ workflow {
             params.links ? file(params.links, checkIfExists: true) : [],
             [
                 outdir: params.outdir,
+                trials: sweepTrials(params, "${projectDir}/assets/schema_trials.json"),
                 shards: params.shards,
                 peaks: params.peaks ? file(params.peaks, checkIfExists: true) : [],
                 skip_multiqc: params.skip_multiqc,

@@ -141,7 +141,7 @@ def test_the_judge_finds_each_mistake(name: str, old: str, new: str) -> None:
 def configured_options() -> dict[str, set[str]]:
     """Options that conf/modules.config passes through ext.args, by command."""
     text = (ROOT / "conf/modules.config").read_text()
-    blocks = re.findall(r"withName: 'XMODAL_([A-Z]+)(?:_NEW)?' \{(.*?)\n    \}", text, re.S)
+    blocks = re.findall(r"withName: 'XMODAL_([A-Z]+)(?:_NEW|_TRIAL)?' \{(.*?)\n    \}", text, re.S)
     found: dict[str, set[str]] = {}
     for name, block in blocks:
         found.setdefault(name.lower(), set()).update(OPTION.findall(block))
@@ -155,13 +155,16 @@ def test_the_pipeline_passes_only_options_that_commands_have() -> None:
         assert passed <= flags(click_command(name)), name
 
 
-@pytest.mark.parametrize("name", ["crossmodal_train", "crossmodal_predict"])
+@pytest.mark.parametrize("name", ["crossmodal_train", "crossmodal_predict", "crossmodal_sweep"])
 def test_a_subworkflow_lists_its_modules(name: str) -> None:
     folder = ROOT / "subworkflows" / "crossmodal" / name
     text = (folder / "main.nf").read_text()
-    include = r"include \{ XMODAL_(\w+) +\} from '\.\./\.\./\.\./modules/crossmodal/xmodal/(\w+)/main'"
+    include = r"include \{ XMODAL_([A-Z]+)(?: as \w+)? +\} from '\.\./\.\./\.\./modules/crossmodal/xmodal/(\w+)/main'"
     included = re.findall(include, text)
+    inner = re.findall(r"include \{ (\w+) +\} from '\.\./(\w+)/main'", text)
+    assert len(included) + len(inner) == text.count("include {")
+    assert all(workflow.lower() == folder for workflow, folder in inner)
     assert included and all(process == command.upper() for process, command in included)
     components = yaml.safe_load((folder / "meta.yml").read_text())["components"]
-    assert components == sorted(f"xmodal/{command}" for _, command in included)
+    assert components == sorted({*(f"xmodal/{command}" for _, command in included), *(folder for _, folder in inner)})
     assert len(Path(folder / "main.nf").read_text().splitlines()) < 120

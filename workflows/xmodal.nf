@@ -1,6 +1,7 @@
 // The pipeline's one workflow: wiring only.
 
 include { CROSSMODAL_PREDICT                    } from '../subworkflows/crossmodal/crossmodal_predict/main'
+include { CROSSMODAL_SWEEP                      } from '../subworkflows/crossmodal/crossmodal_sweep/main'
 include { CROSSMODAL_TRAIN                      } from '../subworkflows/crossmodal/crossmodal_train/main'
 include { MULTIQC                               } from '../modules/local/multiqc/main'
 include { XMODAL_CHECK                          } from '../modules/crossmodal/xmodal/check/main'
@@ -25,7 +26,7 @@ workflow XMODAL {
     val_checkpoint   // path: a trained model, or []
     val_gene_table   // path: gene positions, or []
     val_links        // path: peak-gene links, or []
-    val_options      // map: outdir, shards, peaks (path or []), skip_multiqc, multiqc_configs (paths, the later ones win)
+    val_options      // map: outdir, trials (of a sweep, or []), shards, peaks (path or []), skip_multiqc, multiqc_configs (paths, the later ones win)
 
     main:
     // Every file is looked at first; what is refused there costs no training.
@@ -44,12 +45,21 @@ workflow XMODAL {
         .toSortedList { a, b -> a[0].line <=> b[0].line }
         .filter { rows -> rows }
         .map { rows -> [[id: 'training']] + sheetOf(rows) + [peaksFor(rows, val_options.peaks ?: val_checkpoint)] }
-    CROSSMODAL_TRAIN(ch_training, val_checkpoint, val_gene_table, val_links)
+    if (val_options.trials) {
+        CROSSMODAL_SWEEP(ch_training, val_options.trials, val_gene_table, val_links)
+        ch_trained = CROSSMODAL_SWEEP.out
+        ch_selections = CROSSMODAL_SWEEP.out.selection.map { _meta, folder -> folder }
+    }
+    else {
+        CROSSMODAL_TRAIN(ch_training, val_checkpoint, val_gene_table, val_links)
+        ch_trained = CROSSMODAL_TRAIN.out
+        ch_selections = channel.empty()
+    }
 
     // Cells to predict for are prepared one sample at a time, and nothing is filtered away.
     ch_new = ch_checked.filter { meta, _files -> meta.role != 'train' }
     // Their fragments are counted over the peaks of the model that predicts, so some wait for the training.
-    ch_default = val_checkpoint ? channel.value(val_checkpoint) : CROSSMODAL_TRAIN.out.checkpoint.map { _meta, checkpoint -> checkpoint }
+    ch_default = val_checkpoint ? channel.value(val_checkpoint) : ch_trained.checkpoint.map { _meta, checkpoint -> checkpoint }
     ch_sheets = ch_new.branch { _meta, files ->
         waiting: files.fragments && !files.checkpoint
         ready: true
@@ -63,8 +73,8 @@ workflow XMODAL {
         .filter { _meta, files -> files.checkpoint }
         .map { meta, files -> [meta.subMap('id'), files.checkpoint] }
 
-    ch_heldout = CROSSMODAL_TRAIN.out.cells
-        .join(CROSSMODAL_TRAIN.out.checkpoint)
+    ch_heldout = ch_trained.cells
+        .join(ch_trained.checkpoint)
         .map { _meta, h5mu, json, checkpoint -> [[id: 'heldout'], h5mu, json, checkpoint, 'test'] }
     ch_prepared_new = XMODAL_PREPARE_NEW.out.h5mu
         .join(XMODAL_PREPARE_NEW.out.json)
@@ -80,10 +90,10 @@ workflow XMODAL {
     CROSSMODAL_PREDICT(ch_predict, val_options.shards)
 
     // One report over everything; what there is none of is left out.
-    ch_trainings = CROSSMODAL_TRAIN.out.training.map { _meta, folder -> folder }
+    ch_trainings = ch_trained.training.map { _meta, folder -> folder }
     ch_evaluations = CROSSMODAL_PREDICT.out.evaluation.map { _meta, folder -> folder }
     ch_checks = XMODAL_CHECK.out.json.map { _meta, json -> json }
-    ch_summaries = CROSSMODAL_TRAIN.out.cells
+    ch_summaries = ch_trained.cells
         .map { _meta, _h5mu, json -> json }
         .mix(XMODAL_PREPARE_NEW.out.json.map { _meta, json -> json })
     ch_predictions = CROSSMODAL_PREDICT.out.summaries
@@ -95,6 +105,7 @@ workflow XMODAL {
         .combine(allOf(ch_checks))
         .combine(allOf(ch_summaries))
         .combine(ch_predictions)
+        .combine(allOf(ch_selections))
         .map { parts -> [[id: 'report']] + parts }
     XMODAL_REPORT(ch_report)
 

@@ -27,6 +27,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     metavar="NAME=FILE.json",
     help="A sample's name and what predict --summary or merge --summary wrote; repeatable.",
 )
+@click.option("--selection", type=FOLDER, help="Folder that select wrote: the trials of a sweep.")
 @click.option("--output", type=options.WRITABLE, required=True, help="The HTML file (.html or .htm).")
 @click.option(
     "--multiqc-dir", type=options.FOLDER, help="Also write sections for MultiQC (*_mqc.json) into this folder."
@@ -47,7 +48,7 @@ def command(output: Path, multiqc_dir: Path | None, title: str, overwrite: bool,
     outputs.refuse_existing(output, overwrite)
     if multiqc_dir is not None:
         outputs.refuse_existing(multiqc_dir, overwrite)
-    parts = (given["trainings"], given["evaluations"], given["checks"], given["prepares"], predictions)
+    parts = (given["trainings"], given["evaluations"], given["checks"], given["prepares"], predictions, given["selection"])
     inputs = report_inputs.read(*parts)
     outputs.write_text(output, report.render(inputs, title), overwrite)
     if multiqc_dir is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from xmodal.cli.options import FOLDER, HELP, common
+from xmodal.errors import UsageRefused
 
 GIVEN = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -17,7 +18,6 @@ GIVEN = click.Path(exists=True, file_okay=False, path_type=Path)
     "trainings",
     type=GIVEN,
     multiple=True,
-    required=True,
     help="Folder that train --trial wrote, named like the trial; repeatable.",
 )
 @click.option(
@@ -62,6 +62,8 @@ def command(
     from xmodal import outputs
     from xmodal.scores import selection, selection_files
 
+    if not (trainings or expected):
+        raise UsageRefused("--training: give the folder of each trial")
     measures = selection.parse_measures(metric)
     outputs.refuse_existing(output_dir, overwrite)
     found = selection.select(selection_files.read(trainings, evaluations, expected), measures)

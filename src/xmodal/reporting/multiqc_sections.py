@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xmodal.outputs import replacing_files
-from xmodal.reporting import multiqc_cells, multiqc_scores
+from xmodal.reporting import multiqc_cells, multiqc_scores, selection_words
 from xmodal.reporting.multiqc_rows import PARENT, rows
 from xmodal.reporting.report_inputs import Inputs, Training
 
@@ -33,6 +33,7 @@ def sections(inputs: Inputs) -> list[dict[str, Any]]:
         multiqc_cells.cells(inputs, found),
         multiqc_cells.features(inputs, found),
         learning(inputs.trainings),
+        selection_words.multiqc(inputs.selection),
         *multiqc_scores.scores(found),
         multiqc_cells.trust(inputs, found),
         multiqc_cells.coverage(found),

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmodal import __version__
-from xmodal.reporting import figures, novelty_figure, prediction_words, reliability_words, report_words
+from xmodal.reporting import (
+    figures,
+    novelty_figure,
+    prediction_words,
+    reliability_words,
+    report_words,
+    selection_words,
+)
 from xmodal.reporting.reliability_figure import reliability
 from xmodal.scores.score_texts import HEADLINE, better, shown, text_for
 from xmodal.scores.verdicts import judge
@@ -49,7 +56,10 @@ def view(inputs: Inputs, title: str) -> dict[str, Any]:
         "version": __version__,
         "results": results,
         "trainings": [training(t) for t in inputs.trainings],
-        "answer": report_words.answer(inputs, [r["verdict"] for r in results]) + prediction_words.answer(inputs),
+        "answer": report_words.answer(inputs, [r["verdict"] for r in results])
+        + selection_words.answer(inputs.selection)
+        + prediction_words.answer(inputs),
+        "sweep": sweep(inputs),
         "missing": report_words.missing(inputs) + prediction_words.missing(inputs),
         "predictions": prediction_words.rows(inputs),
         "unlikeness": unlikeness(inputs),
@@ -66,6 +76,12 @@ def unlikeness(inputs: Inputs) -> str:
     """The picture of how unlike the training cells the predicted cells are; nothing where no summary says."""
     figure = novelty_figure.unlikeness(inputs.predictions)
     return inline(figures.png(figure)) if figure is not None else ""
+
+
+def sweep(inputs: Inputs) -> dict[str, Any] | None:
+    """The trials of a sweep with their picture; None where there was none."""
+    found = selection_words.section(inputs.selection)
+    return {**found, "picture": inline(found["picture"])} if found else None
 
 
 def training(part: Training) -> dict[str, Any]:

@@ -45,13 +45,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything given; ``checks`` and ``prepares`` are (file name, content), ``predictions`` (sample, summary)."""
+    """Everything given; ``checks`` and ``prepares`` are (file name, content), ``predictions`` (sample, summary).
+
+    ``selection``: what selection.json holds.
+    """
 
     trainings: list[Training] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     checks: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     prepares: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     predictions: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    selection: dict[str, Any] | None = None
 
 
 def read(
@@ -60,16 +64,20 @@ def read(
     checks: Sequence[Path],
     prepares: Sequence[Path],
     predictions: Sequence[tuple[str, Path]] = (),
+    selection: Path | None = None,
 ) -> Inputs:
     """Read all parts; raises :class:`InputRefused` for what is not the output of the command it is given for."""
-    if not (trainings or evaluations or checks or prepares or predictions):
-        raise UsageRefused("give at least one of --training, --evaluation, --prediction, --check, --prepare")
+    if not (trainings or evaluations or checks or prepares or predictions or selection):
+        raise UsageRefused(
+            "give at least one of --training, --evaluation, --prediction, --selection, --check, --prepare"
+        )
     return Inputs(
         [_training(p) for p in trainings],
         [_evaluation(p) for p in evaluations],
         [(p.name, read_json(p)) for p in checks],
         [(p.name, read_json(p)) for p in prepares],
         [(name, _prediction(p)) for name, p in predictions],
+        _selection(selection) if selection is not None else None,
     )
 
 
@@ -79,6 +87,13 @@ def _prediction(path: Path) -> dict[str, Any]:
         raise InputRefused(
             "this is no summary of a prediction", where=str(path), do="give what predict --summary wrote"
         )
+    return content
+
+
+def _selection(folder: Path) -> dict[str, Any]:
+    content = read_json(_member(folder, "selection.json", "select"))
+    if not {"best", "trials", "measures", "linear"} <= set(content):
+        raise InputRefused("this is no selection", where=str(folder), do="give a folder that xmodal select wrote")
     return content
 
 
