@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import click
 import pytest
 
 from conftest import XMODAL
-from helpers_docs import output_patterns, outputs_of_modules, published, with_parameters
+from helpers_docs import PLACES, output_patterns, outputs_of_modules, published, with_parameters
 from xmodal import registry
 from xmodal.cli import cli
 from xmodal.commands import COMMANDS
@@ -68,6 +69,16 @@ def test_every_section_of_multiqc_is_on_the_page_of_outputs() -> None:
     page = (ROOT / "docs" / "output.md").read_text()
     names = {s["section_name"].removesuffix(", table") for s in sections(whole()) if "section_name" in s}
     assert [n for n in names if f"| {n.replace('RNA', 'TARGET').replace('ATAC', 'TARGET')} |" not in page] == []
+
+
+def test_the_reports_for_seqera_are_outputs() -> None:
+    """Every pattern of tower.yml stands for a file that docs/output.md names."""
+    import yaml
+
+    reports = yaml.safe_load((ROOT / "tower.yml").read_text())["reports"]
+    assert all(about["display"] for about in reports.values())
+    named = [re.sub("|".join(PLACES), "x", name) for name in output_patterns()]
+    assert [pattern for pattern in reports if not any(fnmatch(name, pattern) for name in named)] == []
 
 
 def test_every_model_is_described() -> None:
