@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTDATA = ROOT / "assets" / "testdata"
+Run = subprocess.CompletedProcess[str]
 
 
 def nextflow_command() -> str:

@@ -20,6 +20,9 @@ from xmodal.errors import UsageRefused
 HELP = {"help_option_names": ["-h", "--help"]}
 Function = Callable[..., Any]
 READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
+# How schedulers say that time is up: SIGTERM (Slurm, Kubernetes, PBS), SIGUSR2 (Slurm as Nextflow asks it, LSF), SIGUSR1
+# (Grid Engine), SIGXCPU (limits of CPU time).
+STOPPING = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 WRITABLE = click.Path(dir_okay=False, path_type=Path)
 
@@ -78,8 +81,18 @@ def set_up_logging(loudness: str | None) -> None:
     logging.getLogger("xmodal").setLevel(level)
     if loudness != "verbose":
         warnings.simplefilter("ignore")  # libraries' deprecations are not the user's business
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so temporary files go
+    for name in STOPPING:
+        number = getattr(signal, name, None)  # not every system has all of them
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _stop)
+
+
+def _stop(*_: object) -> None:
+    """Unwind, so that temporary files go and a training keeps its state; a second signal must not disturb that."""
+    for name in STOPPING:
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)
+    sys.exit(143)
 
 
 def from_settings(settings: type[BaseModel], skip: tuple[str, ...] = ()) -> Callable[[Function], Function]:

@@ -49,10 +49,9 @@ from xmodal.errors import InputRefused, NotApplicable, UsageRefused
 @click.option(
     "--save-every",
     type=click.FloatRange(0),
-    default=30.0,
-    show_default=True,
     metavar="SECONDS",
-    help="Keep the state after the first epoch that ends SECONDS after the last was kept; 0: after each.",
+    help="Keep the state after the first epoch that ends SECONDS after the last was kept; 0: after each [default: as "
+    "often as costs a 20th of the time].",
 )
 @click.option("--gene-table", type=READABLE, help="Gene positions (GTF, BED or TSV) for peak-gene links by distance.")
 @click.option("--links", type=READABLE, help="Peak-gene links as a TSV with columns gene, peak[, weight].")
@@ -66,7 +65,7 @@ def command(
     trial: bool,
     resume_from: Path | None,
     state_dir: Path | None,
-    save_every: float,
+    save_every: float | None,
     gene_table: Path | None,
     links: Path | None,
     threads: int,

@@ -57,7 +57,7 @@ class TrainRequest:
     seed: int = 0
     threads: int = 1
     overwrite: bool = False
-    save_every: float = 30.0
+    save_every: float | None = None
     resume_from: Path | None = None
     state_dir: Path | None = None
     fallback: str | None = None

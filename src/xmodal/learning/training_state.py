@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from xmodal.learning.training import Running
 
 KEY = "xmodal-state"
+SHARE = 0.05  # of the time goes into keeping the state, at most
 AFRESH = "give --overwrite to train from the start, or the command it was made with"
 log = logging.getLogger(__name__)
 
@@ -31,11 +32,14 @@ log = logging.getLogger(__name__)
 class Keeper:
     """Keeps the last whole epoch at hand: to disk every so often, and at once when the run is stopped (SIGTERM, Ctrl-C).
 
+    The second is not enough: a batch system kills what is left of a job as soon as the job's shell has gone, which is often
+    before the state is written.  ``every``: seconds between two writes; None: as often as costs a 20th of the time.
     ``run``: a digest of everything the weights depend on (model, settings, seed, cells); a state of another run is refused.
     """
 
-    def __init__(self, path: Path | None, run: str = "", every: float = 30.0) -> None:
-        self.path, self.run, self.every, self.saved = path, run, every, time.monotonic()
+    def __init__(self, path: Path | None, run: str = "", every: float | None = None) -> None:
+        self.path, self.run, self.every = path, run, every
+        self.saved, self.cost = time.monotonic(), 0.0
         self.taken: Snapshot | None = None
 
     def take_over(self, earlier: Path) -> None:
@@ -66,9 +70,11 @@ class Keeper:
         if self.path is None:
             return
         self.taken = snapshot(running, self.run)
-        if time.monotonic() - self.saved > self.every:
+        began = time.monotonic()
+        if began - self.saved > (self.cost / SHARE if self.every is None else self.every):
             save(self.path, self.taken)
             self.saved = time.monotonic()
+            self.cost = self.saved - began
 
     def stopped(self) -> None:
         """Write the last whole epoch; where even that fails (full disk) the state written before it stays."""
