@@ -34,6 +34,10 @@ LOOKED_FOR = (
     "*_filtered_matrix.h5ad of nf-core/scrnaseq, filtered_feature_bc_matrix.h5 and atac_fragments.tsv.gz of Cell Ranger, "
     "and .h5ad or .h5mu files such as S1_rna.h5ad with S1_atac.h5ad, S1/rna.h5ad with S1/atac.h5ad, S1.h5mu"
 )
+FEW, MANY = (
+    500,
+    20_000,
+)  # features that are looked at where the name of the file says the modality, and where it does not
 UNFIT = re.compile(r"[\s,'\"]")  # signs that the samplesheet of the pipeline does not take in a path
 
 
@@ -172,13 +176,12 @@ def modalities(path: Path, said: str | None = None) -> tuple[str, ...]:
         uns = {UNS: read_elem(file["uns"][UNS])} if UNS in file.get("uns", {}) else {}
         if hasattr(uns.get(UNS), "get") and uns[UNS].get("command") in OWN_RESULTS:
             raise InputRefused("a prediction of xmodal, no measurement", where=str(path))
-        var = read_elem(file["var"])
-    if "feature_types" in var:
-        known = {io.FEATURE_TYPES.get(t) for t in var["feature_types"].astype(str).unique()} - {None}
-        if len(known) > 1 or (known and not said):
-            return tuple(sorted(str(m) for m in known))
+        names, types = _features(file["var"], FEW if said else MANY)
+    known = {io.FEATURE_TYPES.get(str(t)) for t in types} - {None}
+    if len(known) > 1 or (known and not said):
+        return tuple(sorted(str(m) for m in known))
     try:
-        content = io.guess_modality(ad.AnnData(var=pd.DataFrame(index=var.index.astype(str)), uns=uns), path)
+        content = io.guess_modality(ad.AnnData(var=pd.DataFrame(index=names), uns=uns), path)
     except io.ModalityUnknown as error:
         if said is None:
             do = f"which modality it holds is open: call it {path.stem}_rna.h5ad or the like"
@@ -187,6 +190,16 @@ def modalities(path: Path, said: str | None = None) -> tuple[str, ...]:
     if said and said != content:
         log.warning("%s: its name says %s, its features look like %s; the name is believed", path, said, content)
     return (said or content,)
+
+
+def _features(var: Any, most: int) -> tuple[list[str], list[str]]:
+    """The first names of features, and the types of all of them that their file states (of 10x), from h5ad's ``var``."""
+    if not isinstance(var, h5py.Group):  # anndata before 0.7
+        table = read_elem(var)
+        return list(table.index[:most].astype(str)), list(table.get("feature_types", pd.Series(dtype=str)).unique())
+    names = var[var.attrs["_index"]].asstr()[:most]
+    types = pd.unique(pd.Series(read_elem(var["feature_types"]))) if "feature_types" in var else []
+    return [str(n) for n in names], list(types)
 
 
 def _without_conversions(candidates: list[Candidate], left: list[tuple[Path, str]]) -> list[Candidate]:
