@@ -14,6 +14,7 @@ PARTS = {"train": ("training", "#0072B2"), "valid": ("validation", "#56B4E9"), "
 PREDICTED = ("predicted", "#009E73")
 GREYS = ("#8C8C8C", "#b8c0c8", "#5b6670", "#d5dae0")  # what was left out
 PREPARED = ".prepare.json"
+VISIBLE = 0.1  # percent of the cells; less cannot be told from none in the picture
 MOST_NAMED = 12  # lines in a legend; more are told by pointing at them
 Counts = dict[str, dict[str, int]]
 
@@ -166,7 +167,7 @@ def unlike(found: dict[str, Row]) -> dict[str, Any]:
     told = {n: row.about("novelty") for n, row in found.items() if row.about("novelty").get("histogram")}
     lines = {n: line for n, about in told.items() if (line := _at_least(about["histogram"]))}
     limit = next((float(about["limit"]) for about in told.values() if "limit" in about), 2.0)
-    last = max([limit + 1, *(x for line in lines.values() for x, share in line if share)])
+    last = max([limit + 1, *(x for line in lines.values() for x, share in line if share >= VISIBLE)])
     lines = {n: [pair for pair in line if pair[0] <= last] for n, line in lines.items()}
     if lines:  # by definition of the score a share of 10 ** -s of the training cells reaches s
         edges = sorted({x for line in lines.values() for x, _ in line})
@@ -248,8 +249,9 @@ def coverage(found: dict[str, Row]) -> dict[str, Any]:
     section = bars(
         "coverage",
         "Intervals",
-        f"Share of the measured values that lie inside the interval meant to hold {100 * level:g} % of them, over all values and "
-        "over those that are not zero. Far below means that the model is surer than it should be for these cells.",
+        f"Share of the measured values that lie inside the interval meant to hold {100 * level:g} % of them. All values: far below "
+        "means that the model is surer than it should be for these cells. Values above zero: where most values are zero, as in "
+        "ATAC, intervals hold the zeros and few of the others, and then say little about a value that was detected.",
         "values inside the interval",
         data,
         {"detected": ("values above zero", "#56B4E9"), "all": ("all values", "#0072B2")},
