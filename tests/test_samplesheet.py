@@ -67,7 +67,7 @@ def test_nfcore_scrnaseq_filtered_before_raw_and_no_combined(tmp_path: Path) -> 
     }
     left = reasons(tmp_path)
     assert left["star/mtx_conversions/combined_filtered_matrix.h5ad"].startswith("holds all samples together")
-    assert left["star/mtx_conversions/S1/S1_raw_matrix.h5ad"] == "raw; S1_filtered_matrix.h5ad is preferred"
+    assert left["star/mtx_conversions/S1/S1_raw_matrix.h5ad"] == "raw; filtered is preferred"
 
 
 def test_a_raw_matrix_of_simpleaf_gives_way_to_the_one_without_empty_drops(tmp_path: Path) -> None:
@@ -190,12 +190,15 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(tmp_path: Path) -> None
     h5ad(tmp_path / "good_rna.h5ad"), h5ad(tmp_path / "a b_rna.h5ad")
     (tmp_path / "empty.h5ad").touch()
     (tmp_path / "broken.h5mu").write_bytes(b"nothing")
+    (tmp_path / "good_fragments.tsv.gz").symlink_to(tmp_path / "gone")
+    (tmp_path / "gone.h5ad").symlink_to(tmp_path / "gone")
     predicted = cells(PEAKS, 6)
     predicted.uns["xmodal"] = {"command": "predict", "target": "atac"}
     write(predicted, tmp_path / "pred.h5ad")
     assert list(found(tmp_path)) == ["good"]
     left = reasons(tmp_path)
     assert "holds a blank" in left["a b_rna.h5ad"] and "0 bytes" in left["empty.h5ad"]
+    assert "a link to nowhere" in left["good_fragments.tsv.gz"] and "no such file" in left["gone.h5ad"]
     assert "not an HDF5 file" in left["broken.h5mu"] and "a prediction of xmodal" in left["pred.h5ad"]
 
 
@@ -231,6 +234,13 @@ def test_names_are_made_legal(name: str, legal: str) -> None:
 def test_names_that_become_equal_are_numbered(tmp_path: Path) -> None:
     h5ad(tmp_path / "S+1_rna.h5ad"), h5ad(tmp_path / "S%1_rna.h5ad"), h5ad(tmp_path / "S_1_2_rna.h5ad")
     assert sorted(found(tmp_path)) == ["S_1", "S_1_2", "S_1_3"]
+
+
+def test_names_stay_within_a_hundred_letters(tmp_path: Path) -> None:
+    for folder in "ab":
+        h5ad(tmp_path / folder / f"{'x' * 99}+_rna.h5ad"), h5ad(tmp_path / folder / f"{'x' * 99}%_rna.h5ad")
+    names = list(found(tmp_path))
+    assert len(set(names)) == 4 and max(map(len, names)) <= 100
 
 
 def test_roles() -> None:

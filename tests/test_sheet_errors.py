@@ -121,6 +121,11 @@ CASES: dict[str, tuple[str | bytes, str | None, list[str]]] = {
         None,
         ["line 2 (s): checkpoint: from_rna.safetensors predicts atac from rna; nothing from atac"],
     ),
+    "elsewhere": (
+        NEW + "s,predict,https://example.org/a.h5ad,,,https://example.org/m.safetensors\n",
+        "https://example.org/n.safetensors",
+        [],
+    ),
     "whole_file": ("sample,role,h5mu\ns,predict,w.h5mu\n", "crossmp.safetensors", []),
     "unfit_everywhere": (
         NEW + "s,predict,,,a.h5ad,mean.safetensors\nt,predict,,,b.h5ad,\nu,predict,a.h5ad,,c.h5ad,\n",
@@ -238,7 +243,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def said(folder: Path) -> dict[str, dict[str, list[str]]]:
     """Every sheet in one run.  In the locale C: what a sheet says does not hang on it."""
-    models = {name: str(folder / model) if model else None for name, (_, model, _) in CASES.items()}
+    models = {
+        name: model if not model or ":" in model else str(folder / model) for name, (_, model, _) in CASES.items()
+    }
     (folder / "cases.json").write_text(json.dumps(models))
     (folder / "judge.nf").write_text(SCRIPT % {"root": ROOT})
     with pytest.MonkeyPatch.context() as patch:

@@ -59,7 +59,7 @@ def command(folder: Path, output: Path, role: str | None, checkpoint: Path | Non
     _say(rows)
     if found.left:
         log.info("left out: %s", sheets.in_words(found.left, folder.absolute()))
-    log.info("%s: %d samples", output, len(rows))
+    log.info("%s: %d sample%s", output, len(rows), "s" if len(rows) > 1 else "")
 
 
 def _directions(checkpoint: Path | None) -> list[tuple[str, str]]:
@@ -76,5 +76,7 @@ def _say(rows: list[Row]) -> None:
         log.info("%s (%s): %s; holds %s", row.sample, row.role, files, ", ".join(row.holds))
     if len(rows) > SHOWN:
         log.info("... and %d more samples", len(rows) - SHOWN)
+    if any("fragments" in row.files and row.role != "predict" for row in rows):
+        log.warning("fragments to learn from are counted over peaks: give the pipeline --peaks")
     if not any(row.role != "predict" or row.checkpoint for row in rows):
         log.warning("all samples are to be predicted for: give the pipeline a model (--checkpoint)")

@@ -19,7 +19,7 @@ import pandas as pd
 from anndata.io import read_elem
 
 from xmodal.data import io
-from xmodal.data.sample_names import WITH_EMPTY, Named, read_name
+from xmodal.data.sample_names import STATES, WITH_EMPTY, Named, read_name
 from xmodal.data.samples import COLUMNS
 from xmodal.errors import InputRefused
 from xmodal.fields import ATAC, PROTEIN, RNA, UNS
@@ -135,8 +135,11 @@ def _best_states(named: list[Named], left: list[tuple[Path, str]]) -> list[Named
     for group in same.values():
         best = min(n.rank for n in group)
         kept += [n for n in group if n.rank == best]
-        better = next(n for n in group if n.rank == best)
-        left += [(n.path, f"{n.state or 'unmarked'}; {better.path.name} is preferred") for n in group if n.rank > best]
+        left += [
+            (n.path, f"{n.state or 'unmarked'}; {STATES[best] or 'unmarked'} is preferred")
+            for n in group
+            if n.rank > best
+        ]
     return kept
 
 
@@ -144,8 +147,8 @@ def _candidate(named: Named, left: list[tuple[Path, str]]) -> Candidate | None:
     """``named`` with what the file itself says that it holds; None, and noted, where it cannot be used."""
     path = named.path
     if path.name.endswith(".tsv.gz"):
-        if path.stat().st_size == 0:
-            left.append((path, "the file is empty (0 bytes)"))
+        if not path.is_file() or path.stat().st_size == 0:
+            left.append((path, "the file is empty (0 bytes), or a link to nowhere"))
             return None
         return Candidate(named, (FRAGMENTS,), (ATAC,))
     try:
@@ -236,8 +239,7 @@ def _row(group: list[Candidate], left: list[tuple[Path, str]]) -> Row | None:
     used = {c.named.path for c in best.values()}
     for c in group:
         if c.named.path not in used:
-            others = ", ".join(sorted({path.name for path in used}))
-            left.append((c.named.path, f"the same sample is taken from {others}"))
+            left.append((c.named.path, f"the same sample is taken from its {' and '.join(best)}"))
     if _has_empty(best):
         log.warning("%s: there is only the raw matrix, which holds droplets without a cell", group[0].named.sample)
     files = {column: best[column].named.path for column in COLUMNS if column in best}
@@ -265,7 +267,7 @@ def unique_names(keys: Sequence[tuple[Path, str]], top: Path) -> dict[tuple[Path
             number = 2
             unique = wanted
             while unique in result.values():
-                unique, number = f"{wanted}_{number}", number + 1
+                unique, number = f"{wanted[:95]}_{number}", number + 1
             result[key] = unique
     return result
 
