@@ -310,6 +310,9 @@ workflow PIPELINE_INITIALISATION {
             refuse("The parameters cannot be used (${wrong.size()} found):", wrong)
         }
     }
+    else if (!given.input || !given.outdir) {
+        refuse('The parameters cannot be used:', ['--input and --outdir: are required, also with --validate_params false'])
+    }
     def (rows, problems) = readSamplesheet(given.input, readJson(sheet_schema), given.checkpoint, given.peaks)
     if (problems) {
         refuse("The samplesheet ${given.input} cannot be used (${problems.size()} found):", problems)
