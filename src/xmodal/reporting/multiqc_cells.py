@@ -250,8 +250,8 @@ def coverage(found: dict[str, Row]) -> dict[str, Any]:
         "coverage",
         "Intervals",
         f"Share of the measured values that lie inside the interval meant to hold {100 * level:g} % of them. All values: far "
-        "below means that the model is surer than it should be for these cells. Values above zero: where most values are zero, as in "
-        "ATAC, intervals hold the zeros and few of the others, and then say little about a value that was detected.",
+        "below means that the model is surer than it should be for these cells. Values above zero: where most values are zero, "
+        "as in ATAC, intervals hold the zeros and few of the others, and then say little about a value that was detected.",
         "values inside the interval",
         data,
         {"detected": ("values above zero", "#56B4E9"), "all": ("all values", "#0072B2")},
