@@ -184,6 +184,24 @@ def test_a_failed_trial_says_why(selected: Path) -> None:
     assert "its task was ended" in trials["lost"]["why"]
 
 
+def test_report_and_multiqc_show_the_trials(selected: Path, tmp_path: Path) -> None:
+    done = call_xmodal(
+        "report", "--selection", selected, "--output", tmp_path / "r.html", "--multiqc-dir", tmp_path / "mqc"
+    )
+    assert done.code == 0, done.err
+    page = (tmp_path / "r.html").read_text()
+    assert (
+        "pls predicted the validation cells best" in page
+        and "The model was chosen among 5 trials: pls (linear)" in page
+    )
+    assert "2 of 5 trials failed" in page and "failed: --set epochz: model" in page
+    assert page.count('src="data:image/png;base64,') == 1
+    shown = json.loads((tmp_path / "mqc/xmodal_sweep_mqc.json").read_text())["data"]
+    assert list(shown) == ["pls", "net", "average"] and set(shown["pls"]) == {"RNA from ATAC", "ATAC from RNA"}
+    done = call_xmodal("report", "--selection", tmp_path / "mqc", "--output", tmp_path / "no.html")
+    assert (done.code, "there is no selection.json in it" in done.err) == (3, True)
+
+
 def test_same_trials_same_bytes(selected: Path, sweep: Path, tmp_path: Path) -> None:
     assert chosen(sweep, tmp_path / "again", "--expect", "lost").code == 0
     for file in selected.iterdir():

@@ -144,7 +144,6 @@ def test_a_given_model_leaves_nothing_to_try(tmp_path: Path) -> None:
 
 
 TRIALS = """name,model,settings,seed
-average,mean,,
 pls,linear,,
 exploding,crossmp,epochs=2 learning_rate=1e30,
 """
@@ -167,7 +166,7 @@ def sweep(folder: Path, trials: str, *options: str) -> Run:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> Run:
-    """Three trials, of which one cannot be trained."""
+    """Two trials, of which one cannot be trained."""
     return sweep(folder, TRIALS)
 
 
@@ -201,16 +200,16 @@ def test_a_trial_that_fails_is_told_with_its_reason(finished: Run, folder: Path)
 def test_the_report_shows_the_sweep(finished: Run, folder: Path) -> None:
     page = (folder / "out/report/index.html").read_text()
     assert 'id="sweep"' in page and "exploding" in page and "loss is not finite" in page
-    assert "was chosen among 3 trials: pls" in page
+    assert "was chosen among 2 trials: pls" in page
 
 
 @pytest.mark.nextflow
 def test_resume_trains_only_the_trial_that_was_added(finished: Run, folder: Path) -> None:
-    again = sweep(folder, TRIALS + "ridge,linear,method=ridge,\n", "-resume")
+    again = sweep(folder, TRIALS + "average,mean,,\n", "-resume")
     trained = [line for line in again.stdout.splitlines() if "Submitted" in line and ":XMODAL_TRAIN" in line]
-    assert [line.partition("(")[2] for line in trained] == ["ridge)"]
+    assert [line.partition("(")[2] for line in trained] == ["average)"]
     assert count(again, "Submitted") == 1 + 2 + 1 + 1 + 1  # trained, predicted, scored; selected, reported
-    assert len(selected(folder)["trials"]) == 4 and selected(folder)["best"]["name"] == "pls"
+    assert [t["name"] for t in selected(folder)["trials"]] == ["pls", "average", "exploding"]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xmodal.reporting import figures
+from xmodal.reporting.figures import LABEL_COLOURS
 from xmodal.reporting.multiqc_rows import PARENT
 from xmodal.reporting.report_words import number
 from xmodal.reporting.selection_figure import selection as picture
@@ -40,8 +41,8 @@ def _lines(about: Content) -> list[str]:
     best, trials = about["best"], about["trials"]
     judged, failed = _judged(about), [t for t in trials if not t["rank"]]
     linear = about["linear"].get("score")
-    beside = f"; the linear control, {linear:.3f}" if linear is not None else ""
-    lines = [f"{best['name']} predicted the validation cells best: {_three(judged[0])}{beside}."]
+    beside = f", the linear control {linear:.3f}" if linear is not None else ""
+    lines = [f"{best['name']} predicted the validation cells best: it scored {_three(judged[0])}{beside}."]
     if about["close"]:
         lines.append(
             f"{', '.join(about['close'])}: less than 0.002 behind. Another draw of cells could turn them round, so the "
@@ -71,16 +72,16 @@ def _direction(direction: str) -> str:
 
 
 def _row(trial: Content, about: Content) -> Content:
-    directions = [_three(trial["directions"].get(d, {})) for d in about["measures"]]
     return {
         "rank": number(trial["rank"]) if trial["rank"] else "-",
         "name": trial["name"],
         "model": trial["model"] or "-",
         "settings": " ".join(trial["settings"]) or "defaults",
         "seed": trial["seed"],
-        "score": _three(trial) if trial["rank"] else "failed",
-        "directions": directions if trial["rank"] else ["-"] * len(directions),
-        "why": trial["why"],
+        "score": _three(trial),
+        "directions": [_three(trial["directions"].get(d, {})) for d in about["measures"]],
+        "note": trial["why"] if trial["rank"] else "",
+        "failed": "" if trial["rank"] else trial["why"],
     }
 
 
@@ -110,6 +111,10 @@ def multiqc(about: Content | None) -> Content:
             "sort_samples": False,
             "ylab": "score on validation cells",
             "tt_decimals": 3,
+        },
+        "categories": {
+            _direction(d): {"name": _direction(d), "color": colour}
+            for d, colour in zip(about["measures"] if about else (), LABEL_COLOURS, strict=False)
         },
         "data": {t["name"]: {_direction(d): v["score"] for d, v in t["directions"].items()} for t in judged},
     }

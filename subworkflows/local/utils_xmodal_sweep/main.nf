@@ -49,7 +49,7 @@ def settingProblems(row, known) {
 def trialProblems(line, row, schema, strict) {
     def rules = schema.items.properties
     def required = schema.items.required.findAll { name -> !row[name] }.collect { name -> "${name}: is empty" }
-    def cells = row.findAll { name, _value -> rules.containsKey(name) && (strict || name != 'model') }
+    def cells = row.findAll { name, value -> value && rules.containsKey(name) && (strict || name != 'model') }
         .collectMany { name, value -> cellProblems(value, rules[name]).collect { problem -> "${name}: ${problem}" } }
     def formed = !row.settings || row.settings ==~ rules.settings.pattern
     def settings = strict && formed && schema['$defs'].containsKey(row.model) ? settingProblems(row, schema['$defs'][row.model].properties) : []
