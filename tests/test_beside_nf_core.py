@@ -18,7 +18,7 @@ import pytest
 
 from helpers_nextflow import ROOT, TESTDATA, nextflow, succeeded
 
-pytestmark = pytest.mark.nextflow
+pytestmark = pytest.mark.nfcore
 KEPT = Path.home() / ".config/nfcore/nf-core/modules"
 USED = ("modules/nf-core/multiqc", "modules/nf-core/scanpy/filter")
 
