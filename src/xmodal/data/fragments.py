@@ -130,6 +130,7 @@ class _Tally:
         self.rows = {} if cells is None else {str(c): i for i, c in enumerate(cells)}
         self.given = None if cells is None else len(self.rows)
         self.per_barcode = np.zeros(len(self.rows), dtype=np.int64)
+        self.in_peaks = np.zeros(len(self.rows), dtype=np.int64)  # cuts or fragments of each barcode that lie in a peak
         self.fragments = 0
         self.chroms: dict[str, bool] = {}  # of the file, in order: are there peaks on it?
         self.keys, self.times = np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -141,9 +142,7 @@ class _Tally:
         barcodes = table[fragment_file.BARCODE].cat
         known = np.array([self.rows.setdefault(b, len(self.rows)) for b in barcodes.categories], dtype=np.int64)
         row = known[barcodes.codes.to_numpy()]
-        seen = np.bincount(row, minlength=len(self.rows))
-        seen[: len(self.per_barcode)] += self.per_barcode
-        self.per_barcode = seen
+        self.per_barcode = _added(self.per_barcode, row, len(self.rows))
         chroms = pd.Series(table[CHROM].cat.categories.astype(str))
         lane = chrom_keys(chroms).map(self.lanes).fillna(-1).to_numpy(np.int64)
         self.chroms |= {c: bool(n >= 0) for c, n in zip(chroms, lane, strict=True)}
@@ -159,6 +158,8 @@ class _Tally:
             row, start = np.concatenate([row, row]), np.concatenate([start, end - 1])
             end = start + 1
         hit, peak = overlap_pairs((start, end), self.targets)
+        once = hit[np.diff(hit, prepend=-1) > 0]  # in two peaks that overlap it is still one
+        self.in_peaks = _added(self.in_peaks, row[once], len(self.rows))
         keys, times = np.unique(row[hit] * len(self.targets[0]) + peak, return_counts=True)
         self.waiting.append((keys, times))
         if sum(len(k) for k, _ in self.waiting) > max(MERGE, len(self.keys)):
@@ -193,6 +194,13 @@ class _Tally:
 
     def matched(self) -> bool:
         return self.given is None or bool(self.per_barcode[: self.given].any())
+
+
+def _added(before: Ints, rows: Ints, height: int) -> Ints:
+    """``before``, made longer, with how often each row comes up in ``rows`` added."""
+    total = np.bincount(rows, minlength=height)
+    total[: len(before)] += before
+    return total
 
 
 def _one_genome(said: str | None, how: Counting, path: Path) -> str | None:
@@ -239,7 +247,7 @@ def _facts(tally: _Tally, how: Counting, matrix: sp.csr_matrix, names: pd.Index)
         "barcodes": int((tally.per_barcode > 0).sum()),
         "cells": len(names),
         "fragments_of_cells": own,
-        "in_peaks": round(float(matrix.sum()) / max(1, own * (2 if tally.by_cuts else 1)), 4),
+        "in_peaks": round(int(tally.in_peaks[rows].sum()) / max(1, own * (2 if tally.by_cuts else 1)), 4),
         "peaks": matrix.shape[1],
         "peaks_from": Path(how.peaks.where).name,
         "count": how.count,
