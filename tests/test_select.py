@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from conftest import call_xmodal
+from helpers_data import REAL, needs_real
 from helpers_nextflow import TESTDATA
 from xmodal.errors import InputRefused, UsageRefused
 from xmodal.scores import selection
@@ -51,10 +52,12 @@ def train(prepared: Path, folder: Path, *options: object) -> dict[str, Any]:
     return found
 
 
-def judge(prepared: Path, training: Path, folder: Path, *options: object, split: str = "valid") -> None:
+def judge(
+    prepared: Path, training: Path, folder: Path, split: str = "valid", pair: tuple[str, str] = ("rna", "atac")
+) -> None:
     """Predict both directions of one split and evaluate them."""
     given: list[object] = []
-    for source, target in (("rna", "atac"), ("atac", "rna")):
+    for source, target in (pair, pair[::-1]):
         path = folder.parent / f"{folder.name}.{target}.h5ad"
         way = ("--from", source, "--to", target, "--split", split)
         done = call_xmodal(
@@ -63,7 +66,7 @@ def judge(prepared: Path, training: Path, folder: Path, *options: object, split:
         assert done.code == 0, done.err
         given += ["--prediction", f"{target}={path}"]
     small = ("--controls", "mean,linear", "--umap-cells", 0)
-    done = call_xmodal("evaluate", prepared, *given, *small, *options, "--output-dir", folder, *QUIET)
+    done = call_xmodal("evaluate", prepared, *given, *small, "--output-dir", folder, *QUIET)
     assert done.code == 0, done.err
 
 
@@ -235,6 +238,26 @@ def test_what_would_make_the_choice_worthless_is_refused(sweep: Path, prepared: 
         done = call_xmodal("select", *given, "--output-dir", tmp_path / "out")
         assert (done.code, words in done.err) == (3, True), done.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.real_data
+@needs_real
+def test_a_trial_scores_on_validation_cells_what_it_scores_on_test_cells(tmp_path: Path) -> None:
+    """Linear regression on CITE-seq: trained as usual it knows the validation cells, which flatters it."""
+    path, data = tmp_path / "cells.h5mu", REAL / "human_pbmc_citeseq_dev"
+    files = ("--rna", data / "rna.h5ad", "--protein", data / "protein.h5ad", "--split", "random")
+    done = call_xmodal("prepare", *files, "--valid-fraction", 0.15, "--output", path, "--quiet")
+    assert done.code == 0, done.err
+    usual = call_xmodal("train", path, "--model", "linear", "--output-dir", tmp_path / "usual", *QUIET)
+    assert usual.code == 0, usual.err
+    train(path, tmp_path / "trial", "--model", "linear")
+    found = {}
+    for kind, split in (("usual", "valid"), ("usual", "test"), ("trial", "valid")):
+        judge(path, tmp_path / kind, tmp_path / f"{kind}-{split}", split=split, pair=("rna", "protein"))
+        targets = json.loads((tmp_path / f"{kind}-{split}/metrics.json").read_text())["targets"]
+        found[kind, split] = select([Trial("linear", directions=targets)]).best.score
+    assert found["usual", "valid"] > found["usual", "test"] + 0.04
+    assert found["trial", "valid"] == pytest.approx(found["usual", "test"], abs=0.03)
 
 
 def made(name: str, gene: float = 0.2, auroc: float = 0.6, **about: Any) -> Trial:

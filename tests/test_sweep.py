@@ -212,5 +212,30 @@ def test_resume_trains_only_the_trial_that_was_added(finished: Run, folder: Path
     assert [t["name"] for t in selected(folder)["trials"]] == ["pls", "average", "exploding"]
 
 
+KILLS = """
+process {
+    withName: '.*:XMODAL_TRAIN_TRIAL' {
+        beforeScript = { meta.id == 'large' ? 'exit 137' : "export PATH=$BIN:\\$PATH" }
+    }
+}
+"""
+
+
+@pytest.mark.nextflow
+def test_a_trial_that_is_killed_again_and_again_does_not_end_the_others(tmp_path: Path) -> None:
+    """As a stub: only who is run, and how it ends."""
+    (tmp_path / "trials.csv").write_text("name,model\nlarge,crossmp\nsmall,mean\n")
+    (tmp_path / "kills.config").write_text(KILLS.replace("$BIN", str(ROOT / ".venv/bin")))
+    options = ("--sweep", "trials.csv", "--skip_multiqc", "-c", "kills.config", "-stub")
+    run = pipeline(tmp_path, "-profile", "test", "--outdir", "out", *options)
+    succeeded(run)
+    started = [line for line in run.stdout.splitlines() if "ubmitted process" in line]
+    assert sum("XMODAL_TRAIN_TRIAL (large)" in line for line in started) == 6
+    assert "Error is ignored" in run.stdout and (tmp_path / "out/sweep/selection.json").is_file()
+    assert [p.name for p in (tmp_path / "out/predictions").iterdir()] != []
+    select = next(p for p in tasks(tmp_path) if "selection.json" in p.read_text())
+    assert [p.name for p in (select.parent / "training").iterdir()] == ["small"]
+
+
 if __name__ == "__main__":
     SCHEMA.write_text(json.dumps(schema(), indent=2) + "\n")
