@@ -19,11 +19,11 @@ import pandas as pd
 from pydantic import ValidationError
 
 from xmodal import fields, outputs, registry
-from xmodal.data import contracts, io, splits
-from xmodal.data.batches import Cells, cells_of, joined
+from xmodal.data import contracts, io
+from xmodal.data.batches import Cells, cells_of
 from xmodal.data.vocabulary import Vocabulary, prepared_settings
-from xmodal.errors import InputRefused, NotApplicable, UsageRefused, XmodalError
-from xmodal.learning import calibration, checkpoint, novelty, training
+from xmodal.errors import InputRefused, UsageRefused, XmodalError
+from xmodal.learning import calibration, checkpoint, novelty, training, training_cells
 from xmodal.learning.training_state import Keeper, same_run
 from xmodal.models.base import GradientSettings
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from xmodal.models.base import CrossModalModel, ModelSettings
 
 log = logging.getLogger(__name__)
-ENOUGH_TO_JUDGE = 2
 NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -81,16 +80,18 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
     warnings: list[str] = []
     vocabulary = Vocabulary.from_prepared(mdata, peak_gene_links(mdata, request, warnings))
     cells = cells_of(mdata, vocabulary)
-    train, valid, split = _split(mdata, cells, about, request)
-    if request.fallback is not None and (few := _too_few(model_class, _learned_from(model_class, cells, train, valid))):
+    train, valid, split = training_cells.split(mdata, cells, about, seed=request.seed, trial=request.trial)
+    if request.fallback is not None and (
+        few := training_cells.too_few(model_class, training_cells.learned_from(model_class, cells, train, valid))
+    ):
         model_class = registry.get(request.fallback)
         settings = model_class.Settings()
         warnings.append(f"{few}: '{model_class.name}' was trained instead (--fallback)")
         log.warning(warnings[-1])
-    fewer, train = train, _learned_from(model_class, cells, train, valid)
-    _require_enough(model_class, train, path)
+    fewer, train = train, training_cells.learned_from(model_class, cells, train, valid)
+    training_cells.require_enough(model_class, train, path)
     if issubclass(model_class.Settings, GradientSettings):
-        train, valid = with_pairs(train, valid, request.seed, warnings)
+        train, valid = training_cells.with_pairs(train, valid, request.seed, warnings)
         fewer = train
     directions = model_class.build(settings, vocabulary).learned(train)
     for s, t in sorted(set(model_class.build(settings, vocabulary).directions()) - set(directions)):
@@ -264,68 +265,6 @@ def _checked(mdata: MuData, path: Path) -> dict[str, Any]:
     return about
 
 
-def _split(
-    mdata: MuData, cells: Cells, about: dict[str, Any], request: TrainRequest
-) -> tuple[Cells, Cells, dict[str, Any]]:
-    """Training and validation cells by the file's own split; validation cells are drawn where it has none."""
-    if request.trial:
-        part, facts = splits.for_trial(mdata.obs)
-    elif fields.SPLIT in mdata.obs:
-        part, facts = splits.from_file(mdata.obs, request.seed)
-    else:
-        part, facts = splits.assign(mdata.obs, by=None, seed=request.seed)
-    text = np.asarray(part.astype(str))
-    recorded = about.get("split", {})
-    if all(
-        recorded.get(p) == facts.get(p) for p in (fields.TRAIN, fields.TEST)
-    ):  # else somebody changed the column since
-        facts = {**facts, **{k: v for k, v in recorded.items() if k not in (fields.TRAIN, fields.VALID, fields.TEST)}}
-    return cells.subset(np.flatnonzero(text == fields.TRAIN)), cells.subset(np.flatnonzero(text == fields.VALID)), facts
-
-
-def with_pairs(train: Cells, valid: Cells, seed: int, warnings: list[str]) -> tuple[Cells, Cells]:
-    """Training and validation cells such that the latter can judge every direction that is learned.
-
-    Where no validation cell has both modalities of a direction, a tenth of the training cells that have them go over.
-    """
-    names = list(train.vocabulary)
-    moved: set[int] = set()
-    for a, b in [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]:
-        both = np.flatnonzero(train.present[a] & train.present[b])
-        if len(valid.having(a, b)) >= ENOUGH_TO_JUDGE or len(both) < 10 * ENOUGH_TO_JUDGE:
-            continue
-        rows = np.random.default_rng(seed).permutation(both)[: len(both) // 10]
-        moved |= {int(r) for r in rows}
-        warnings.append(
-            f"no validation cell has both {a} and {b}: {len(rows)} training cells were taken for validation"
-        )
-        log.warning(warnings[-1])
-    if not moved:
-        return train, valid
-    go = np.isin(np.arange(len(train)), list(moved))
-    return train.subset(np.flatnonzero(~go)), joined(valid, train.subset(np.flatnonzero(go)))
-
-
-def _learned_from(model_class: type[CrossModalModel], cells: Cells, train: Cells, valid: Cells) -> Cells:
-    """The training cells; for models that have nothing to choose the validation cells as well."""
-    if issubclass(model_class.Settings, GradientSettings):
-        return train
-    return cells.subset(np.flatnonzero(np.isin(cells.names, [*train.names, *valid.names])))
-
-
-def _paired(train: Cells) -> int:
-    names = list(train.vocabulary)
-    return max(len(train.having(a, b)) for i, a in enumerate(names) for b in names[i + 1 :])
-
-
-def _too_few(model_class: type[CrossModalModel], train: Cells) -> str:
-    """What is missing, where the paired cells are fewer than the model's minimum; else nothing."""
-    paired = _paired(train)
-    if paired >= model_class.min_cells:
-        return ""
-    return f"{paired} paired training cells; model '{model_class.name}' needs {model_class.min_cells}"
-
-
 def _require_fallback(request: TrainRequest) -> None:
     if request.fallback is None:
         return
@@ -335,26 +274,6 @@ def _require_fallback(request: TrainRequest) -> None:
         registry.get(request.fallback)
     except UsageRefused as error:
         raise UsageRefused(str(error).replace("--model", "--fallback", 1)) from None
-
-
-def _require_enough(model_class: type[CrossModalModel], train: Cells, path: Path) -> None:
-    names = list(train.vocabulary)
-    if not _paired(train):
-        raise NotApplicable(f"{path}: no training cell has two modalities; {model_class.name} learns from paired cells")
-    for m in names:
-        if not train.present[m].any():
-            raise InputRefused(
-                f"no training cell has {m}", where=str(path), do=f"leave {m} out, or give cells that have it"
-            )
-    if few := _too_few(model_class, train):
-        raise InputRefused(few, where=str(path), do=_instead(model_class))
-
-
-def _instead(model_class: type[CrossModalModel]) -> str:
-    """What to do with too few cells: models that need fewer, least first to give up."""
-    fewer = [(n, registry.get(n).min_cells) for n in ("linear", "mean")]
-    can = [f"--fallback {n} ({needs})" for n, needs in fewer if needs < model_class.min_cells]
-    return " or ".join(["prepare more cells", *can]) if can else "prepare more cells"
 
 
 def _metrics(

@@ -1,0 +1,108 @@
+"""Which cells a model is fitted to and which it chooses on, and whether they are enough."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xmodal import fields, registry
+from xmodal.data import splits
+from xmodal.data.batches import Cells, joined
+from xmodal.errors import InputRefused, NotApplicable
+from xmodal.models.base import GradientSettings
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+    from xmodal.models.base import CrossModalModel
+
+log = logging.getLogger(__name__)
+ENOUGH_TO_JUDGE = 2
+
+
+def split(
+    mdata: MuData, cells: Cells, about: dict[str, Any], *, seed: int, trial: bool
+) -> tuple[Cells, Cells, dict[str, Any]]:
+    """Training and validation cells by the file's own split, and its facts; validation cells are drawn where it has none.
+
+    Of a ``trial`` the file's validation cells are neither: they judge it.
+    """
+    if trial:
+        part, facts = splits.for_trial(mdata.obs)
+    elif fields.SPLIT in mdata.obs:
+        part, facts = splits.from_file(mdata.obs, seed)
+    else:
+        part, facts = splits.assign(mdata.obs, by=None, seed=seed)
+    text = np.asarray(part.astype(str))
+    recorded = about.get("split", {})
+    if all(
+        recorded.get(p) == facts.get(p) for p in (fields.TRAIN, fields.TEST)
+    ):  # else somebody changed the column since
+        facts = {**facts, **{k: v for k, v in recorded.items() if k not in (fields.TRAIN, fields.VALID, fields.TEST)}}
+    return cells.subset(np.flatnonzero(text == fields.TRAIN)), cells.subset(np.flatnonzero(text == fields.VALID)), facts
+
+
+def with_pairs(train: Cells, valid: Cells, seed: int, warnings: list[str]) -> tuple[Cells, Cells]:
+    """Training and validation cells such that the latter can judge every direction that is learned.
+
+    Where no validation cell has both modalities of a direction, a tenth of the training cells that have them go over.
+    """
+    names = list(train.vocabulary)
+    moved: set[int] = set()
+    for a, b in [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]:
+        both = np.flatnonzero(train.present[a] & train.present[b])
+        if len(valid.having(a, b)) >= ENOUGH_TO_JUDGE or len(both) < 10 * ENOUGH_TO_JUDGE:
+            continue
+        rows = np.random.default_rng(seed).permutation(both)[: len(both) // 10]
+        moved |= {int(r) for r in rows}
+        warnings.append(
+            f"no validation cell has both {a} and {b}: {len(rows)} training cells were taken for validation"
+        )
+        log.warning(warnings[-1])
+    if not moved:
+        return train, valid
+    go = np.isin(np.arange(len(train)), list(moved))
+    return train.subset(np.flatnonzero(~go)), joined(valid, train.subset(np.flatnonzero(go)))
+
+
+def learned_from(model_class: type[CrossModalModel], cells: Cells, train: Cells, valid: Cells) -> Cells:
+    """The training cells; for models that have nothing to choose the validation cells as well."""
+    if issubclass(model_class.Settings, GradientSettings):
+        return train
+    return cells.subset(np.flatnonzero(np.isin(cells.names, [*train.names, *valid.names])))
+
+
+def _paired(train: Cells) -> int:
+    names = list(train.vocabulary)
+    return max(len(train.having(a, b)) for i, a in enumerate(names) for b in names[i + 1 :])
+
+
+def too_few(model_class: type[CrossModalModel], train: Cells) -> str:
+    """What is missing, where the paired cells are fewer than the model's minimum; else nothing."""
+    paired = _paired(train)
+    if paired >= model_class.min_cells:
+        return ""
+    return f"{paired} paired training cells; model '{model_class.name}' needs {model_class.min_cells}"
+
+
+def require_enough(model_class: type[CrossModalModel], train: Cells, path: Path) -> None:
+    names = list(train.vocabulary)
+    if not _paired(train):
+        raise NotApplicable(f"{path}: no training cell has two modalities; {model_class.name} learns from paired cells")
+    for m in names:
+        if not train.present[m].any():
+            raise InputRefused(
+                f"no training cell has {m}", where=str(path), do=f"leave {m} out, or give cells that have it"
+            )
+    if few := too_few(model_class, train):
+        raise InputRefused(few, where=str(path), do=_instead(model_class))
+
+
+def _instead(model_class: type[CrossModalModel]) -> str:
+    """What to do with too few cells: models that need fewer, least first to give up."""
+    fewer = [(n, registry.get(n).min_cells) for n in ("linear", "mean")]
+    can = [f"--fallback {n} ({needs})" for n, needs in fewer if needs < model_class.min_cells]
+    return " or ".join(["prepare more cells", *can]) if can else "prepare more cells"
