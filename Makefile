@@ -21,12 +21,19 @@ demo: setup ## Train, predict, evaluate on mouse cortex (or simulated cells); a 
 test: test-unit test-pipeline ## All quick tests, one real Nextflow run among them
 
 test-unit: setup ## Tests without Nextflow
-	$(PYTEST) -q -m "not nextflow"
+	$(PYTEST) -q -m "not nextflow and not nfcore and not slurm"
 
 test-pipeline: setup ## Tests that run Nextflow
 	$(PYTEST) -q -m nextflow
 
-test-nfcore test-slurm test-galaxy test-containers: setup
+test-nfcore: setup ## nf-core's tools install, lint and run our modules elsewhere; nf-test where it is found
+	@scripts/setup-nfcore
+	$(PYTEST) -q -rA --no-header -m nfcore
+
+test-slurm: setup ## The pipeline over a real Slurm of two nodes on this machine
+	$(PYTEST) -q -rA --no-header -m slurm
+
+test-galaxy test-containers: setup
 	@echo "$@: skipped, because this part is not there yet"
 
 test-all: test test-nfcore test-slurm test-galaxy test-containers ## test, and the heavy parts

@@ -43,6 +43,12 @@ def part(text: str, start: str, end: str) -> str:
     return text.partition(f"\n    {start}:\n")[2].partition(f"\n    {end}:\n")[0]
 
 
+def container(gpu: bool) -> str:
+    """The directive's value: images of containers/images.yml."""
+    images = yaml.safe_load((ROOT / "containers" / "images.yml").read_text())
+    return f""""${{ task.accelerator ? '{images["gpu"]}' : '{images["cpu"]}' }}\"""" if gpu else f'"{images["cpu"]}"'
+
+
 def problems(name: str, text: str, command: click.Command) -> list[str]:
     """What is wrong with ``text``, a module's main.nf, as the wrapper of ``command``."""
     found = []
@@ -60,7 +66,7 @@ def problems(name: str, text: str, command: click.Command) -> list[str]:
     on_gpu = {"task.accelerator" in text, "label 'process_gpu'" in text, "--device ${device}" in script}
     if len(on_gpu) > 1:
         found.append("device, image and label do not agree on the GPU")
-    if not re.search(rf'container "[^\n]*ghcr\.io/crossmodal/xmodal:{re.escape(__version__)}["\']', text):
+    if f"    container {container(gpu=any(on_gpu))}\n" not in text:
         found.append("the image is not the one of this version")
     found += [f"{needed} is missing" for needed in NEEDED if needed not in text]
     if VERSION not in text or "topic: versions" not in text:
@@ -71,6 +77,11 @@ def problems(name: str, text: str, command: click.Command) -> list[str]:
 
 def module(name: str) -> str:
     return (MODULES / name / "main.nf").read_text()
+
+
+def test_the_images_are_of_this_version() -> None:
+    images = yaml.safe_load((ROOT / "containers" / "images.yml").read_text())
+    assert images["cpu"].endswith(f":{__version__}") and images["gpu"] == f"{images['cpu']}-cuda"
 
 
 def test_the_table_and_the_folders_name_the_same_modules() -> None:
