@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -54,3 +55,10 @@ def count(run: subprocess.CompletedProcess[str], what: str) -> int:
 def tasks(folder: Path) -> list[Path]:
     """Everything that tasks were given to run in ``folder``."""
     return list(folder.glob("work/*/*/.command.sh"))
+
+
+def example(name: str) -> str:
+    """The pipeline in docs/usage.md that includes ``name``."""
+    shown = re.findall(r"```nextflow\n(.*?)```", (ROOT / "docs/usage.md").read_text(), re.S)
+    found: str = next(text for text in shown if f"include {{ {name}" in text)
+    return found

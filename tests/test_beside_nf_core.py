@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers_nextflow import ROOT, TESTDATA, nextflow, succeeded
+from helpers_nextflow import ROOT, TESTDATA, example, nextflow, succeeded
 
 pytestmark = pytest.mark.nfcore
 KEPT = Path.home() / ".config/nfcore/nf-core/modules"
@@ -50,15 +50,8 @@ def test_our_multiqc_can_be_exchanged_for_theirs(theirs: Path) -> None:
     assert interface(own.read_text()) == interface(other.read_text())
 
 
-def example() -> str:
-    """The pipeline that docs/usage.md shows."""
-    found = re.search(r"```nextflow\n(.*?)```", (ROOT / "docs/usage.md").read_text(), re.S)
-    assert found
-    return found[1]
-
-
 def test_the_pipeline_in_the_manual_runs(theirs: Path) -> None:
-    (theirs / "main.nf").write_text(example())
+    (theirs / "main.nf").write_text(example("SCANPY_FILTER"))
     files = [word for name in ("rna", "atac") for word in (f"--{name}", str(TESTDATA / f"{name}.h5ad"))]
     succeeded(nextflow(theirs, "run", "main.nf", *files))
     (page,) = theirs.glob("work/*/*/multiqc_report.html")

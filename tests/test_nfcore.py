@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers_nextflow import ROOT, TESTDATA, Run, nextflow, nextflow_command, succeeded
+from helpers_nextflow import ROOT, TESTDATA, Run, example, nextflow, nextflow_command, succeeded
 
 pytestmark = pytest.mark.nfcore
 ADDRESS = "https://github.com/crossmodal/xmodal.git"
@@ -88,21 +88,6 @@ def tools(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Tools:
 
 # --- installed elsewhere, and run there -----------------------------------------------------------------------------
 
-THEIRS = """
-include { CROSSMODAL_PREDICT } from './subworkflows/crossmodal/crossmodal_predict/main'
-include { CROSSMODAL_TRAIN   } from './subworkflows/crossmodal/crossmodal_train/main'
-
-workflow {
-    sheet = 'sample,rna,atac\\ntheirs,input1/rna.h5ad,input2/atac.h5ad'
-    CROSSMODAL_TRAIN(channel.of([[id: 'theirs'], sheet, [file(params.rna), file(params.atac)], []]), [], [], [])
-    ch_cells = CROSSMODAL_TRAIN.out.cells
-        .join(CROSSMODAL_TRAIN.out.checkpoint)
-        .map { meta, h5mu, json, model -> [meta, h5mu, json, model, 'test'] }
-    CROSSMODAL_PREDICT(ch_cells, 2)
-    CROSSMODAL_PREDICT.out.predictions.view { meta, h5ad -> "GOT ${meta.id} ${h5ad.name}" }
-    CROSSMODAL_PREDICT.out.evaluation.view { meta, folder -> "SCORED ${meta.id} ${folder.list().sort().join(' ')}" }
-}
-"""
 # As nf-core's template has it: our conf/ does not travel.
 THEIR_CONFIG = """
 manifest { name = 'theirs/pipeline'; homePage = 'https://example.org/theirs'; version = '1.0.0' }
@@ -123,7 +108,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("modules", "subworkflows"):
         (folder / name).mkdir()
     (folder / ".nf-core.yml").write_text("repository_type: pipeline\nnf_core_version: 4.2.1\n")
-    (folder / "main.nf").write_text(THEIRS)
+    (folder / "main.nf").write_text(example("CROSSMODAL_TRAIN"))
     (folder / "nextflow.config").write_text(THEIR_CONFIG)
     about = {"name": "theirs/pipeline", "homePage": "https://example.org/theirs", "repos": {}}
     (folder / "modules.json").write_text(json.dumps(about))
@@ -159,8 +144,8 @@ def test_subworkflows_install_with_what_they_need_and_run_there(tools: Tools, fo
     )
     succeeded(run)
     got = sorted(line for line in run.stdout.splitlines() if line.startswith("GOT"))
-    assert got == [f"GOT theirs.{way} theirs.{way}.h5ad" for way in ("atac_to_rna", "rna_to_atac")]
-    assert "SCORED theirs" in run.stdout and "metrics.json" in run.stdout
+    assert got == [f"GOT donor1.{way} donor1.{way}.h5ad" for way in ("atac_to_rna", "rna_to_atac")]
+    assert "SCORED donor1" in run.stdout and "metrics.json" in run.stdout
 
 
 def test_the_installed_modules_pass_lint_in_the_foreign_pipeline(tools: Tools, foreign: Path) -> None:
