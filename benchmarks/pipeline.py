@@ -1,6 +1,6 @@
-"""What Nextflow adds to a command, and what a second Slurm node saves (`make benchmark-pipeline`).
+"""What Nextflow adds to a command, and what a second Slurm node saves.
 
-The second part needs Debian's slurm-wlm and munge, and root (see tests/helpers_slurm.py); without them it says so.
+Run as `PYTHONPATH=tests .venv/bin/python benchmarks/pipeline.py`. The second part needs Debian's slurm-wlm and munge, and root (see tests/helpers_slurm.py); without them it says so.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import helpers_slurm
 from common import XMODAL, between, xmodal
-from helpers_nextflow import ROOT, TESTDATA, nextflow, pipeline
 from speed_predict import repeated
+
+import helpers_slurm
+from helpers_nextflow import ROOT, TESTDATA, nextflow, pipeline
 
 REPEATS = 5
 CELLS, SHARDS, TOP = 60_000, 4, 100
@@ -99,8 +100,8 @@ def shards(folder: Path) -> str:
                 sys.stderr.write(f"{queue}: {took[queue][-1]:.1f} s\n")
     one, two = (min(values) for values in took.values())
     return (
-        f"- {CELLS:,} cells x 3,000 peaks (`auto`, --top {TOP}) in {SHARDS} shards over a real Slurm whose nodes have one core each: "
-        f"one node {one:.0f} s, two nodes {two:.0f} s, {one / two:.2f} times as fast (best of 2, in turns)"
+        f"- {CELLS:,} cells x 3,000 peaks (`auto`, --top {TOP}) in {SHARDS} shards over a real Slurm whose nodes have one core "
+        f"each: one node {one:.0f} s, two nodes {two:.0f} s, {one / two:.2f} times as fast (best of 2, in turns)"
     )
 
 
