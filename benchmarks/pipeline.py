@@ -1,6 +1,7 @@
 """What Nextflow adds to a command, and what a second Slurm node saves.
 
-Run as `PYTHONPATH=tests .venv/bin/python benchmarks/pipeline.py`. The second part needs Debian's slurm-wlm and munge, and root (see tests/helpers_slurm.py); without them it says so.
+Run as `PYTHONPATH=tests .venv/bin/python benchmarks/pipeline.py`. The second part needs Debian's slurm-wlm
+and munge, and root (see tests/helpers_slurm.py); without them it says so.
 """
 
 from __future__ import annotations
