@@ -184,7 +184,16 @@ def test_a_failed_trial_says_why(selected: Path) -> None:
     trials = {t["name"]: t for t in json.loads((selected / "selection.json").read_text())["trials"]}
     assert trials["wrong"]["status"] == "failed" and "epochs" in trials["wrong"]["why"]
     assert trials["wrong"]["settings"] == ["epochz=2"]
-    assert "its task was ended" in trials["lost"]["why"]
+    assert trials["lost"]["why"].startswith("it left no result (") and "log of its task" in trials["lost"]["why"]
+
+
+def test_a_trial_is_called_by_the_folder_that_is_given_also_where_it_is_a_link(sweep: Path, tmp_path: Path) -> None:
+    """So does a workflow engine stage folders: the link has the name, what it leads to may have any."""
+    (tmp_path / "renamed").symlink_to(sweep / "training/pls", target_is_directory=True)
+    given = ("--training", tmp_path / "renamed", "--evaluation", sweep / "evaluation/pls")
+    done = call_xmodal("select", *given, "--output-dir", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "out/selection.json").read_text())["best"]["name"] == "renamed"
 
 
 def test_report_and_multiqc_show_the_trials(selected: Path, tmp_path: Path) -> None:

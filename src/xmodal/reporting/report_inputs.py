@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +129,7 @@ def _evaluation(folder: Path) -> Evaluation:
 
 
 def _name(folder: Path) -> str:
-    return folder.resolve().name
+    return Path(os.path.abspath(folder)).name  # of a link its own name
 
 
 def _member(folder: Path, name: str, command: str) -> Path:

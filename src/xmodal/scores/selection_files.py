@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from xmodal.scores.selection import Ranked, Selection, Trial
 
 TABLE_FILE, CONTENT_FILE, PICTURE_FILE = "selection.tsv", "selection.json", "selection.png"
 OWN = (TABLE_FILE, CONTENT_FILE, PICTURE_FILE, fields.CHECKPOINT_FILE)
-ENDED = "it left no training: its task was ended (killed, out of memory or time)"
+ENDED = "it left no result (killed, out of memory or time, or an error: see the log of its task)"
 
 
 def read(trainings: Sequence[Path], evaluations: Sequence[Path], expected: Sequence[str] = ()) -> list[Trial]:
@@ -54,6 +55,11 @@ def read(trainings: Sequence[Path], evaluations: Sequence[Path], expected: Seque
     return [_with_reason(trials[name]) for name in sorted(trials)]
 
 
+def name_of(folder: Path) -> str:
+    """The name a folder is given by; of a link its own, not that of what it leads to."""
+    return Path(os.path.abspath(folder)).name
+
+
 def _with_reason(trial: Trial) -> Trial:
     return (
         trial
@@ -77,7 +83,7 @@ def _training(folder: Path) -> Trial:
             do="train it with --trial",
         )
     why = str((metrics.get("failed") or {}).get("why", ""))
-    name = folder.resolve().name
+    name = name_of(folder)
     return Trial(name, str(asked["model"]), tuple(asked["settings"]), int(asked["seed"]), {}, why)
 
 
@@ -157,7 +163,7 @@ def write(folder: Path, found: Selection, trainings: Sequence[Path], overwrite: 
     from xmodal.reporting import figures, selection_figure
 
     about = content(found)
-    best = next(p for p in trainings if p.resolve().name == found.best.trial.name)
+    best = next(p for p in trainings if name_of(p) == found.best.trial.name)
     with replacing_files(folder, OWN, overwrite) as temporary:
         write_json(temporary / CONTENT_FILE, about)
         table(about).to_csv(temporary / TABLE_FILE, sep="\t", index=False, lineterminator="\n")
