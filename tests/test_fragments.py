@@ -241,6 +241,8 @@ def test_peaks_of_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
         ("chr1 5 9\n", "line 1 is no interval: 'chr1 5 9'"),
         ("chr1\t5\t9\nchr1\t9\t9\n", "line 2 is no interval"),
         ("chr1\tx\t9\n", "line 1 is no interval"),
+        ("chr1\t5\t9\nchr1\t5\t99999999999999999999999\n", "line 2 is no interval"),
+        ("chr1\t5\t" + "9" * 5000 + "\n", "line 1 is no interval"),
     ],
 )
 def test_bad_peaks_are_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 GZIP = b"\x1f\x8b"
 HDF5 = b"\x89HDF"
 HEADS = ("#", "track", "browser")  # lines of a BED file that are no intervals
+DIGITS = 12  # of a position, as in names of peaks
 NOT_BED = "give a BED file (chrom, start, end, separated by tabs), or a file of peak counts (h5ad, h5mu, 10x h5)"
 
 
@@ -74,7 +75,7 @@ def _read_bed(path: Path, zipped: bool) -> pd.DataFrame:
         parts = line.split("\t")
         if not line.strip() or line.startswith(HEADS):
             continue
-        if len(parts) < 3 or not (parts[1].isdecimal() and parts[2].isdecimal()) or int(parts[1]) >= int(parts[2]):
+        if not _is_interval(parts):
             shown = line if len(line) <= 60 else f"{line[:60]}..."
             raise InputRefused(f"line {number} is no interval: '{shown}'", where=str(path), do=NOT_BED)
         rows.append((parts[0], int(parts[1]), int(parts[2])))
@@ -83,6 +84,13 @@ def _read_bed(path: Path, zipped: bool) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=[CHROM, START, END])
     table.index = peak_names(table)
     return table
+
+
+def _is_interval(parts: list[str]) -> bool:
+    """chrom, start, end with start < end; other columns do not matter."""
+    if len(parts) < 3 or not all(p.isascii() and p.isdecimal() and len(p) <= DIGITS for p in parts[1:3]):
+        return False
+    return int(parts[1]) < int(parts[2])
 
 
 def _once(table: pd.DataFrame, path: Path) -> pd.DataFrame:
