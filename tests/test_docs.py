@@ -67,6 +67,8 @@ def test_every_section_of_multiqc_is_on_the_page_of_outputs() -> None:
     from test_multiqc import sections, whole
 
     page = (ROOT / "docs" / "output.md").read_text()
+    listed = re.findall(r"^\| ([^|]+) \|", page.partition("## MultiQC")[2].partition("\n## ")[0], re.M)
+    assert len(listed) > 8 and len(listed) == len(set(listed)), listed
     names = {s["section_name"].removesuffix(", table") for s in sections(whole()) if "section_name" in s}
     assert [n for n in names if f"| {n.replace('RNA', 'TARGET').replace('ATAC', 'TARGET')} |" not in page] == []
 

@@ -6,6 +6,7 @@ The judge, :func:`problems`, is itself tested: each of a list of small mistakes 
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -82,6 +83,26 @@ def module(name: str) -> str:
 def test_the_images_are_of_this_version() -> None:
     images = yaml.safe_load((ROOT / "containers" / "images.yml").read_text())
     assert images["cpu"].endswith(f":{__version__}") and images["gpu"] == f"{images['cpu']}-cuda"
+
+
+def snapshots() -> list[Path]:
+    return sorted(path for kind in ("modules", "subworkflows") for path in (ROOT / kind).rglob("main.nf.test.snap"))
+
+
+def versions_in(content: object) -> set[str]:
+    """Versions of xmodal in a snapshot: the triples [process, "xmodal", version] of the topic, wherever they stand."""
+    if isinstance(content, dict):
+        return {v for inner in content.values() for v in versions_in(inner)}
+    if not isinstance(content, list):
+        return set()
+    own = {str(content[2])} if len(content) == 3 and content[1] == "xmodal" else set()
+    return own | {v for inner in content for v in versions_in(inner)}
+
+
+def test_snapshots_are_of_this_version() -> None:
+    found = {str(path.relative_to(ROOT)): versions_in(json.loads(path.read_text())) for path in snapshots()}
+    assert {name: versions for name, versions in found.items() if versions - {__version__}} == {}
+    assert sum(versions == {__version__} for versions in found.values()) >= len(WRAPPED)  # every module shows it
 
 
 def test_the_table_and_the_folders_name_the_same_modules() -> None:
