@@ -18,7 +18,12 @@ workflow {
         println("crossmodal/xmodal ${workflow.manifest.version}")
     }
     else {
-        PIPELINE_INITIALISATION(params, "${projectDir}/nextflow_schema.json", "${projectDir}/assets/schema_input.json")
+        PIPELINE_INITIALISATION(
+            params,
+            "${projectDir}/nextflow_schema.json",
+            "${projectDir}/assets/schema_input.json",
+            "${projectDir}/assets/schema_trials.json",
+        )
         XMODAL(
             PIPELINE_INITIALISATION.out.samples,
             params.checkpoint ? file(params.checkpoint, checkIfExists: true) : [],

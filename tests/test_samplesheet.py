@@ -222,6 +222,8 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path) -> None:
         ("S1", "S1"),
         ("S 1/a", "S_1_a"),
         ("heldout", "sample_heldout"),
+        ("Prediction2", "sample_Prediction2"),
+        ("inputs", "inputs"),
         ("-.x", "x"),
         ("ä", "sample"),
         ("a" * 200, "a" * 100),

@@ -21,7 +21,7 @@ Run = subprocess.CompletedProcess[str]
 GOLDEN = ROOT / "tests" / "golden"
 # The functions of the pipeline, called for every sheet; what they say goes to a file.
 SCRIPT = """
-include { readJson        } from '%(root)s/subworkflows/local/utils_xmodal/main'
+include { readJson        } from '%(root)s/subworkflows/local/utils_xmodal/values'
 include { readSamplesheet } from '%(root)s/subworkflows/local/utils_xmodal/main'
 
 workflow {
@@ -73,6 +73,11 @@ CASES: dict[str, tuple[str | bytes, str | None, list[str]]] = {
         PAIR + "a/b,train,a.h5ad,b.h5ad\n.x,train,c.h5ad,d.h5ad\n" + "y" * 101 + ",train,e.h5ad,f.h5ad\n",
         None,
         [f"line {n} ({s}): sample: is '{s}' but must be" for n, s in ((2, "a/b"), (3, ".x"), (4, "y" * 101))],
+    ),
+    "own_names": (
+        PAIR + "input,train,a.h5ad,b.h5ad\nPrediction12,train,c.h5ad,d.h5ad\ninputs,train,e.h5ad,f.h5ad\n",
+        None,
+        [f"line {n} ({s}): sample: is '{s}' but must be" for n, s in ((2, "input"), (3, "Prediction12"))],
     ),
     "folder_and_empty": (
         PAIR + "s,train,folder.h5ad,empty.h5ad\n",

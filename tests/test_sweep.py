@@ -16,6 +16,7 @@ import pytest
 
 from helpers_nextflow import ROOT, TESTDATA, count, pipeline, succeeded, tasks
 from xmodal import registry
+from xmodal.data import sheets
 from xmodal.scores import selection
 
 Run = subprocess.CompletedProcess[str]
@@ -40,8 +41,8 @@ def schema() -> dict[str, Any]:
                 "name": {
                     "type": "string",
                     "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]*$",
-                    "not": {"enum": ["heldout", "training"]},
-                    "errorMessage": "must be letters, digits, _ or -, and not heldout or training",
+                    "not": {"pattern": f"^({sheets.RESERVED.pattern})$"},
+                    "errorMessage": f"must be letters, digits, _ or -, and not {sheets.OWN_NAMES}",
                 },
                 "model": {
                     "type": "string",
@@ -141,6 +142,31 @@ def test_a_given_model_leaves_nothing_to_try(tmp_path: Path) -> None:
     run = pipeline(tmp_path, "-profile", "test", "--outdir", "out", *options)
     assert run.returncode != 0 and tasks(tmp_path) == []
     assert "--checkpoint: a given model leaves nothing to try" in run.stdout + run.stderr
+
+
+@pytest.mark.nextflow
+def test_mistakes_of_samplesheet_and_trials_are_told_together(tmp_path: Path) -> None:
+    """Also that no row learns, and that a trial has the name of a folder of its own scoring."""
+    (tmp_path / "trials.csv").write_text("name,model\ninput,mean\nPrediction1,mean\n")
+    (tmp_path / "m.safetensors").write_bytes((ROOT / "tests/golden/mean-format1.safetensors").read_bytes())
+    (tmp_path / "sheet.csv").write_text(f"sample,role,rna,checkpoint\ns,predict,{TESTDATA}/rna.h5ad,m.safetensors\n")
+    run = pipeline(tmp_path, "-profile", "test", "--outdir", "out", "--input", "sheet.csv", "--sweep", "trials.csv")
+    said = run.stdout + run.stderr
+    assert run.returncode != 0 and tasks(tmp_path) == []
+    assert "The samplesheet sheet.csv cannot be used (1 found):" in said
+    assert "--sweep: no row has cells to learn from, so there is nothing to try" in said
+    assert "The trials in trials.csv cannot be used (3 found):" in said
+    assert "line 2 (input): name: is 'input' but must be" in said
+    assert "line 3 (Prediction1): name: is 'Prediction1' but must be" in said
+
+
+@pytest.mark.nextflow
+def test_files_that_are_not_there_are_told_without_the_check_of_parameters(tmp_path: Path) -> None:
+    given = ("--input", "no.csv", "--sweep", "nowhere.csv", "--validate_params", "false")
+    run = pipeline(tmp_path, "-profile", "test", "--outdir", "out", *given)
+    said = run.stdout + run.stderr
+    assert run.returncode != 0 and tasks(tmp_path) == [] and "Exception" not in said
+    assert "no.csv: file not found" in said and "nowhere.csv: file not found" in said
 
 
 TRIALS = """name,model,settings,seed

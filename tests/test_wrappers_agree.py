@@ -17,6 +17,7 @@ import yaml
 from helpers_nextflow import ROOT
 from xmodal import __version__
 from xmodal.commands import COMMANDS
+from xmodal.data import sheets
 
 MODULES = ROOT / "modules" / "crossmodal" / "xmodal"
 WRAPPED = [c.name for c in COMMANDS if c.module]
@@ -126,6 +127,21 @@ def test_a_module_has_its_files(name: str) -> None:
     assert (folder / "tests/gpu.nf.test").is_file() == ("process_gpu" in module(name))
     emitted = set(re.findall(r"emit: (\w+)", part(module(name), "output", "when")))
     assert emitted == set(meta["output"])
+
+
+@pytest.mark.parametrize("name", [name for name in WRAPPED if "${prefix}/" in module(name)])
+def test_no_sample_or_trial_is_called_like_a_folder_that_files_are_handed_over_in(name: str) -> None:
+    """The output folder of these modules has the name of the sample or the trial."""
+    staged = set(re.findall(r"stageAs: '([^'/]+)/\*'", module(name)))
+    names = {folder.replace("?", number) for folder in staged for number in ("", "1", "12")}
+    assert staged and {n for n in names if not sheets.RESERVED.fullmatch(n)} == set()
+
+
+def test_reserved_names_are_refused_by_both_schemas() -> None:
+    for file, column in (("schema_input.json", "sample"), ("schema_trials.json", "name")):
+        rule = json.loads((ROOT / "assets" / file).read_text())["items"]["properties"][column]
+        assert rule["not"] == {"pattern": f"^({sheets.RESERVED.pattern})$"}
+        assert rule["errorMessage"].endswith(f" not {sheets.OWN_NAMES}")
 
 
 def in_words(text: str) -> set[str]:

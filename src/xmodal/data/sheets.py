@@ -29,7 +29,11 @@ SINGLE = (RNA, ATAC, PROTEIN)
 FRAGMENTS = "fragments"
 SKIPPED = {"work", "pipeline_info", "multiqc", "fastqc", "analysis"}  # hold no counts, but many files
 OWN_RESULTS = ("predict", "merge")  # commands of ours whose files are no measurements
-RESERVED = ("heldout", "training")  # names that the pipeline gives its own sets
+OWN_NAMES = "heldout, training, input, checkpoint, prediction1, part1, check, prepare, evaluation or selection"
+# Names that the pipeline gives its own sets and the folders it hands files over in; capitals do not matter.
+RESERVED = re.compile(
+    "heldout|training|input|checkpoint|prediction[0-9]*|part[0-9]+|check|prepare|evaluation|selection"
+)
 LOOKED_FOR = (
     "*_filtered_matrix.h5ad of nf-core/scrnaseq, filtered_feature_bc_matrix.h5 and atac_fragments.tsv.gz of Cell Ranger, "
     "and .h5ad or .h5mu files such as S1_rna.h5ad with S1_atac.h5ad, S1/rna.h5ad with S1/atac.h5ad, S1.h5mu"
@@ -279,7 +283,7 @@ def legal_name(text: str) -> str:
     ('S_1_new', 'sample_training')
     """
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-")[:100]
-    return f"sample_{name}" if name in RESERVED else name or "sample"
+    return f"sample_{name}" if RESERVED.fullmatch(name.lower()) else name or "sample"
 
 
 def in_words(left: list[tuple[Path, str]], top: Path, most: int = 20) -> str:

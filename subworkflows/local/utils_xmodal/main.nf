@@ -4,96 +4,14 @@
 include { checkpointProblems } from './checkpoints'
 include { heldBy             } from './checkpoints'
 include { linesText          } from './checkpoints'
-
-def readJson(path) {
-    return new groovy.json.JsonSlurper().parseText(file(path).text)
-}
-
-// The smallest number of single-letter changes that turn a into b.
-def editDistance(a, b) {
-    return b.toList().inject((0..a.size()).toList()) { above, letter ->
-        a.toList().withIndex().inject([above[0] + 1]) { row, item ->
-            row + [[row.last() + 1, above[item[1] + 1] + 1, above[item[1]] + (item[0] == letter ? 0 : 1)].min()]
-        }
-    }.last()
-}
-
-// " Did you mean X?" where a known name is near, otherwise "".
-def nearest(name, known) {
-    if (name.size() > 60) {
-        return ''
-    }
-    def best = known.min { candidate -> editDistance(name.toLowerCase(), candidate) }
-    return best && editDistance(name.toLowerCase(), best) <= Math.max(2, name.size().intdiv(3)) ? " Did you mean ${best}?" : ''
-}
-
-// A path as the user wrote it: beside the samplesheet first, then where Nextflow was started.
-def located(value, folder) {
-    def text = value.toString()
-    if (text.startsWith('/') || text.contains('://') || !folder) {
-        return file(text)
-    }
-    def beside = folder.resolve(text)
-    return beside.exists() ? beside : file(text)
-}
-
-// What is wrong with one value, judged by its part of a schema: a list of half sentences.
-def valueProblems(value, rule, folder = null) {
-    if (rule.type == 'boolean') {
-        return value instanceof Boolean ? [] : ["must be true or false, not '${value}'${value.toString() in ['true', 'false'] ? '. What to do: leave out the quotes' : ''}"]
-    }
-    if (value instanceof Boolean) {
-        return ['needs a value']
-    }
-    if (value instanceof Map || value instanceof List) {
-        return ["must be one value, not ${value}"]
-    }
-    if (rule.type in ['integer', 'number']) {
-        return numberProblems(value, rule)
-    }
-    def text = value.toString()
-    if (rule.enum && !(text in rule.enum)) {
-        return ["is '${text}' but must be one of: ${rule.enum.join(', ')}.${nearest(text, rule.enum)}${rule.errorMessage ? " ${rule.errorMessage}" : ''}"]
-    }
-    if (rule.pattern && !(text ==~ rule.pattern) || rule.not?.enum?.contains(text)) {
-        return ["is '${text}' but ${rule.errorMessage ?: "must match ${rule.pattern}"}"]
-    }
-    return text.contains('://') ? [] : placeProblems(text, rule, folder)
-}
-
-// What is wrong with a path on this machine. Stub runs read no file, so theirs may be empty.
-def placeProblems(text, rule, folder) {
-    if (!rule.exists) {
-        return []
-    }
-    def path = located(text, folder)
-    if (!path.exists()) {
-        return ["file not found: ${text}. What to do: mend the path; it is looked up ${folder ? 'beside the samplesheet, then ' : ''}where Nextflow was started"]
-    }
-    if (path.isDirectory()) {
-        return ["is a folder, not a file: ${text}. What to do: give the file in it"]
-    }
-    if (!java.nio.file.Files.isReadable(path)) {
-        return ["may not be read: ${text}. What to do: change its permissions"]
-    }
-    if (path.size() == 0 && rule.mimetype != 'text/csv' && !workflow.stubRun) {
-        return ["is empty (0 bytes): ${text}. What to do: copy or download it again"]
-    }
-    return []
-}
-
-def numberProblems(value, rule) {
-    def whole = value instanceof Integer || value instanceof Long
-    if (!(value instanceof Number) || value.toDouble().isNaN() || (rule.type == 'integer' && !whole)) {
-        def quoted = value instanceof CharSequence && value ==~ /-?[0-9]+(\.[0-9]+)?/
-        return ["must be a ${rule.type == 'integer' ? 'whole number' : 'number'}, not '${value}'${quoted ? '. What to do: leave out the quotes' : ''}"]
-    }
-    if (rule.minimum != null && value < rule.minimum || rule.maximum != null && value > rule.maximum) {
-        def most = rule.maximum != null ? " and ${rule.maximum}" : ''
-        return ["is ${value} but must be ${most ? 'between' : 'at least'} ${rule.minimum}${most}"]
-    }
-    return []
-}
+include { lineOf             } from './values'
+include { located            } from './values'
+include { nearest            } from './values'
+include { readJson           } from './values'
+include { refuse             } from './values'
+include { sheetRows          } from './values'
+include { valueProblems      } from './values'
+include { sweepProblems      } from '../utils_xmodal_sweep/main'
 
 // All that is wrong with the parameters: a list of sentences that name the option.
 def parameterProblems(given, schema) {
@@ -112,47 +30,6 @@ def parameterProblems(given, schema) {
             : valueProblems(given[name], rule).collect { problem -> "--${name}: ${problem}" }
     }
     return unknown + missing + wrong
-}
-
-// The lines of a CSV file that hold something: [line number, [cells]]. Cells without a column that are empty are left away.
-def csvLines(text) {
-    def lines = text.replace('\uFEFF', '')
-        .readLines()
-        .withIndex(1)
-        .collect { line, number -> [number, line] }
-        .findAll { _number, line -> line.trim() && !line.startsWith('#') }
-        .collect { number, line -> [number, line.split(/,(?=(?:[^"]*"[^"]*")*[^"]*$)/, -1).collect { cell -> cell.trim().replaceAll(/^"(.*)"$/, '$1').replace('""', '"').trim() }] }
-        .findAll { _number, cells -> cells.any() }
-    def width = lines ? lines[0][1].findLastIndexOf { cell -> cell != '' } + 1 : 0
-    return lines.collect { number, cells -> [number, cells.drop(width).any() ? cells : cells.take(width)] }
-}
-
-// Rows of the samplesheet: [line, {column: value}], and all problems of its form.
-def sheetRows(path, schema, example = 'sample,role,rna,atac') {
-    def text = new String(path.bytes, 'UTF-8')
-    if (text.startsWith('PK') || text.contains('\u0000') || text.contains('\uFFFD')) {
-        return [[], ["${path.name}: is not plain text in UTF-8. What to do: save it as CSV UTF-8 with commas"]]
-    }
-    def lines = csvLines(text)
-    def columns = schema.items.properties
-    if (!lines) {
-        return [[], ["${path.name}: is empty. What to do: give a header line such as ${example} and a line for each ${example.tokenize(',')[0]}"]]
-    }
-    def header = lines[0][1]
-    def separator = header.size() == 1 ? [';': 'semicolons', '\t': 'tabs'].find { sign, _name -> header[0].contains(sign) } : null
-    if (separator) {
-        return [[], ["${path.name}: its cells are separated by ${separator.value}. What to do: save it as CSV with commas"]]
-    }
-    def first = "line ${lines[0][0]}"
-    def strange = header.findAll { name -> !columns.containsKey(name) }.unique(false).collect { name -> name ? "${first}: no such column '${name}'.${nearest(name, columns.keySet())}" : "${first}: a column has no name" }
-    def twice = header.findAll { name -> header.count(name) > 1 }.unique(false).collect { name -> "${first}: column '${name}' stands there twice" }
-    def lacking = schema.items.required.findAll { name -> !(name in header) }.collect { name -> "${first}: the column '${name}' is missing. What to do: write it into the header, such as ${example}" }
-    def uneven = lines.tail().findAll { line -> line[1].size() != header.size() }.collect { line -> "line ${line[0]}: has ${line[1].size()} cells, but the header has ${header.size()}" }
-    def rows = lines.tail().findAll { line -> line[1].size() == header.size() }.collect { line ->
-        [line[0], [header, line[1]].transpose().collectEntries().findAll { name, value -> value != '' || name in schema.items.required }]
-    }
-    def none = lines.size() == 1 ? ["${path.name}: has a header but no ${example.tokenize(',')[0]}"] : []
-    return [rows, strange + twice + lacking + uneven + none]
 }
 
 // What is wrong with one row, by the schema and by what can be used together.
@@ -223,21 +100,16 @@ def trainingProblems(rows, hasCheckpoint) {
     }
 }
 
-// The line a problem is about; 0 where it is about the whole samplesheet.
-def lineOf(problem) {
-    def found = problem =~ /^lines? (\d+)/
-    return found ? found[0][1].toInteger() : 0
-}
-
 // The samples of the samplesheet, [meta, {column: path}], and all that is wrong with it at once.
-def readSamplesheet(path, schema, checkpoint, peaks) {
-    def sheet = file(path)
+def readSamplesheet(path, schema, checkpoint, peaks, sweep = null) {
+    def sheet = file(path.toString())
     def (rows, problems) = sheetRows(sheet, schema)
     def hasModel = checkpoint || rows.any { _line, row -> row.role != 'predict' }
     def unused = peaks && !rows.any { _line, row -> row.fragments && row.role != 'predict' } ? ['--peaks: no row to learn from has fragments to count over them. What to do: leave it out'] : []
+    def untried = sweep && !checkpoint && rows && !rows.any { _line, row -> row.role != 'predict' } ? ['--sweep: no row has cells to learn from, so there is nothing to try. What to do: leave it out, or add rows with role train'] : []
     def uses = rows.findAll { _line, row -> row.checkpoint || checkpoint }
         .collect { line, row -> [line, row, row.checkpoint ? located(row.checkpoint, sheet.parent) : file(checkpoint), row.checkpoint as boolean] }
-    def all = problems + unused +
+    def all = problems + unused + untried +
         rows.collectMany { line, row -> rowProblems(line, row, schema, sheet.parent, hasModel, peaks || checkpoint) } +
         repeatedProblems(rows, sheet.parent) +
         (problems ? [] : trainingProblems(rows, checkpoint as boolean)) +
@@ -290,32 +162,28 @@ The samplesheet and every file of the results are described in docs/usage.md and
 """
 }
 
-// Stop before anything runs, with everything that is wrong; of many things the first 20.
-def refuse(what, problems) {
-    def more = problems.size() > 20 ? ["  - and ${problems.size() - 20} more"] : []
-    def listed = (problems.take(20).collect { problem -> "  - ${problem}" } + more).join('\n')
-    error("${what}\n\n${listed}\n\nNothing was run. --help lists the parameters; docs/usage.md describes the samplesheet.\n")
-}
-
 workflow PIPELINE_INITIALISATION {
     take:
-    given        // map: the parameters
-    schema       // path: nextflow_schema.json
-    sheet_schema // path: assets/schema_input.json
+    given         // map: the parameters
+    schema        // path: nextflow_schema.json
+    sheet_schema  // path: assets/schema_input.json
+    trials_schema // path: assets/schema_trials.json
 
     main:
     if (given.validate_params) {
         def wrong = parameterProblems(given, readJson(schema))
         if (wrong) {
-            refuse("The parameters cannot be used (${wrong.size()} found):", wrong)
+            refuse(["The parameters cannot be used (${wrong.size()} found):": wrong])
         }
     }
     else if (!given.input || !given.outdir) {
-        refuse('The parameters cannot be used:', ['--input and --outdir: are required, also with --validate_params false'])
+        refuse(['The parameters cannot be used:': ['--input and --outdir: are required, also with --validate_params false']])
     }
-    def (rows, problems) = readSamplesheet(given.input, readJson(sheet_schema), given.checkpoint, given.peaks)
-    if (problems) {
-        refuse("The samplesheet ${given.input} cannot be used (${problems.size()} found):", problems)
+    def (rows, problems) = readSamplesheet(given.input, readJson(sheet_schema), given.checkpoint, given.peaks, given.sweep)
+    def untold = problems ? ["The samplesheet ${given.input} cannot be used (${problems.size()} found):": problems] : [:]
+    untold += sweepProblems(given, readJson(trials_schema))
+    if (untold) {
+        refuse(untold)
     }
 
     emit:

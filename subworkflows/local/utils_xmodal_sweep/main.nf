@@ -1,10 +1,10 @@
 // The file of trials (--sweep): everything that can be wrong with it is said at once, before the first task.
 
-include { nearest       } from '../utils_xmodal/main'
-include { readJson      } from '../utils_xmodal/main'
-include { refuse        } from '../utils_xmodal/main'
-include { sheetRows     } from '../utils_xmodal/main'
-include { valueProblems } from '../utils_xmodal/main'
+include { lineOf        } from '../utils_xmodal/values'
+include { nearest       } from '../utils_xmodal/values'
+include { readJson      } from '../utils_xmodal/values'
+include { sheetRows     } from '../utils_xmodal/values'
+include { valueProblems } from '../utils_xmodal/values'
 
 // A cell of the file as the number or truth value its rule asks for, where it is one.
 def typed(text, rule) {
@@ -65,33 +65,38 @@ def repeated(rows, what, key) {
 
 // The trials of a file, maps of name, model, settings and seed, and all that is wrong with it.
 def readTrials(path, schema, given) {
-    def (rows, form) = sheetRows(file(path), schema, 'name,model,settings,seed')
+    def (rows, form) = sheetRows(file(path.toString()), schema, 'name,model,settings,seed')
     def seedOf = { row -> row.seed ?: given.seed.toString() }
     def problems = form +
         rows.collectMany { line, row -> trialProblems(line, row, schema, given.validate_params) } +
         repeated(rows, 'names of trials must differ') { row -> row.name?.toLowerCase() } +
         repeated(rows, 'these are the same trial') { row -> row.model ? [row.model, settingsOf(row).sort(), seedOf(row)] : null }
     if (problems) {
-        return [[], problems.sort(false) { problem -> (problem =~ /^lines? (\d+)/).with { found -> found ? found[0][1].toInteger() : 0 } }]
+        return [[], problems.sort(false) { problem -> lineOf(problem) }]
     }
     return [rows.collect { _line, row -> [name: row.name, model: row.model, settings: settingsOf(row), seed: seedOf(row).toInteger()] }, []]
 }
 
-// The trials of --sweep, or an empty list without it; stops with all that is wrong.
+// All that is wrong with --sweep, [what cannot be used: problems]; empty where nothing is.
+def sweepProblems(given, schema) {
+    if (!given.sweep) {
+        return [:]
+    }
+    def problems = readTrials(given.sweep, schema, given)[1]
+    def together = given.checkpoint
+        ? ['The parameters do not go together:': ['--checkpoint: a given model leaves nothing to try. What to do: leave out --checkpoint or --sweep']]
+        : [:]
+    return together + (problems ? ["The trials in ${given.sweep} cannot be used (${problems.size()} found):": problems] : [:])
+}
+
+// The trials of --sweep, in which sweepProblems found none, or an empty list without it.
 def sweepTrials(given, schema_path) {
     if (!given.sweep) {
         return []
     }
-    if (given.checkpoint) {
-        refuse('The parameters do not go together:', ['--checkpoint: a given model leaves nothing to try. What to do: leave out --checkpoint or --sweep'])
-    }
-    def own = (given.train_args ?: '').toString().findAll(/--(?:model|set|seed)[ =]+\S+/)
+    def own = (given.train_args ?: '').toString().findAll(/--(?:model|set|seed|fallback)[ =]+\S+/)
     if (own) {
         log.warn("--train_args: ${own.join(' ')} is left out with --sweep, whose trials have their own. To use it, write it into ${file(given.sweep).name}.")
     }
-    def (trials, problems) = readTrials(given.sweep, readJson(schema_path), given)
-    if (problems) {
-        refuse("The trials in ${given.sweep} cannot be used (${problems.size()} found):", problems)
-    }
-    return trials
+    return readTrials(given.sweep, readJson(schema_path), given)[0]
 }
