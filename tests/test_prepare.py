@@ -244,6 +244,17 @@ def test_tiny_and_empty_cells(tmp_path: Path) -> None:
     assert mdata["rna"].obs["xmodal_empty"].tolist() == [True] * 3 + [False] * 27
 
 
+def test_a_column_of_labels_is_asked_for_and_changes_nothing(files: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputRefused, match=r"obs has no column 'dnor'.*did you mean 'donor'\?"):
+        run(files, label_key="dnor")
+    for name, more in (("a", []), ("b", ["--label-key", "donor"])):
+        given = [f"--{key}={path}" for key, path in files.items()]
+        done = call(*given, "--output", tmp_path / f"{name}.h5mu", "--summary", tmp_path / f"{name}.json", *more)
+        assert done.exit_code == 0, done.exception
+    for kind in ("h5mu", "json"):
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+
+
 def two_samples(folder: Path) -> list[SampleFiles]:
     """Same barcodes in part, one gene each that the other lacks, shifted peaks, the second with RNA-only cells."""
     first, second = cells(GENES, 20), cells([*GENES[1:][::-1], "OTHER"], 24, seed=5)

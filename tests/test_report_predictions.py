@@ -87,6 +87,14 @@ def test_simulated_cells_are_said_up_front(tmp_path: Path) -> None:
     assert "simulated, not measured" not in page(tmp_path, {"modalities": {"rna": {"genome": "hg38"}}}, "--prepare")
 
 
+def test_the_direction_is_said_once(tmp_path: Path) -> None:
+    path, output = tmp_path / "p.json", tmp_path / "r.html"
+    path.write_text(json.dumps(summary()))
+    given = ["--prediction", f"S4: atac from rna={path}", "--output", str(output)]
+    assert CliRunner().invoke(command, given).exit_code == 0
+    assert "ATAC was predicted from RNA in 1,200 cells of S4, 2.0 % of them unlike" in output.read_text()
+
+
 def test_refusals(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_text("{}")

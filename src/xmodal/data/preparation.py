@@ -55,6 +55,7 @@ def prepare(files: list[SampleFiles], settings: PrepareSettings, seed: int = 0) 
     if counting is not None:
         counts[FRAGMENTS] = {s.name: s.fragments for s in samples if s.fragments}
     parts, labels, counts["joined"] = joining.join(samples, peaks)
+    _require_label(labels, settings.label_key)
     keep, counts["cells"] = filtering.cells(parts, labels, settings)
     given, labels = labels[SAMPLE], labels[keep].copy()
     parts = {name: filtering.rows(part, labels.index) for name, part in parts.items()}
@@ -77,6 +78,12 @@ def prepare(files: list[SampleFiles], settings: PrepareSettings, seed: int = 0) 
     }
     mdata.uns[UNS] = provenance.record("prepare", summary, schema=PREPARED_SCHEMA, seed=seed)
     return mdata, summary
+
+
+def _require_label(labels: pd.DataFrame, key: str | None) -> None:
+    """Refuse cells without the column that they will be judged by, before anything is learned from them."""
+    if key is not None and key != SPLIT and key not in labels:
+        raise InputRefused(f"obs has no column '{key}'", where="--label-key", do=splits.near(key, list(labels.columns)))
 
 
 def _counting(files: list[SampleFiles], settings: PrepareSettings) -> fragments.Counting | None:

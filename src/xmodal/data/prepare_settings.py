@@ -47,6 +47,11 @@ class PrepareSettings(BaseModel):
     min_peak_fraction: float = Field(0.005, ge=0, lt=1, description="Keep peaks open in this share of training cells.")
     min_rna_counts: int = Field(0, ge=0, description="Drop cells with fewer RNA counts.")
     min_peaks: int = Field(0, ge=0, description="Drop cells with fewer open peaks.")
+    label_key: str | None = Field(  # only asked for: it changes nothing that is written
+        None,
+        exclude=True,
+        description="Refuse cells whose obs lacks this column, which evaluate --label-key will need.",
+    )
     exclude: tuple[str, ...] = Field((), description="COLUMN=VALUE: drop these cells (COLUMN=: those without one).")
 
 

@@ -32,7 +32,7 @@ def row(name: str, content: dict[str, Any]) -> dict[str, str]:
     )
     empty = content.get("empty")
     return {
-        "sample": name,
+        "sample": sample(name, content),
         "what": direction(content),
         "model": str(content.get("model") or "-"),
         "cells": number(content.get("cells")) + (f" ({number(empty)} without any counts)" if empty else ""),
@@ -55,6 +55,11 @@ def direction(content: dict[str, Any], between: str = " from ") -> str:
     return f"{shown(target)}{between}{shown(source)}"
 
 
+def sample(name: str, content: dict[str, Any]) -> str:
+    """The sample's name without the direction that the pipeline puts behind it."""
+    return name.removesuffix(f": {content.get('target')} from {content.get('source')}")
+
+
 def answer(inputs: Inputs) -> list[str]:
     """Lines about the predictions for the head of the page; those that were evaluated have their verdict there already."""
     lines = []
@@ -65,7 +70,7 @@ def answer(inputs: Inputs) -> list[str]:
         one = row(name, content)
         unlike = f", {one['unlike']} of them unlike the training cells" if one["unlike"] != "-" else ""
         lines.append(
-            f"{direction(content, ' was predicted from ')} in {number(content.get('cells'))} cells of {name}{unlike}: "
+            f"{direction(content, ' was predicted from ')} in {number(content.get('cells'))} cells of {one['sample']}{unlike}: "
             f"{one['means']}. Nothing was measured in them to compare with (see 'Predicted cells')."
         )
     return lines
@@ -76,7 +81,7 @@ def missing(inputs: Inputs) -> list[dict[str, str]]:
     from xmodal.reporting.report_words import unaligned
 
     return [
-        {"where": f"{name}, {direction(content)}", **found}
+        {"where": f"{sample(name, content)}, {direction(content)}", **found}
         for name, content in inputs.predictions
         for found in unaligned(
             {"missing": content.get("alignment"), "novelty": content.get("novelty")}, str(content.get("source") or "")
