@@ -130,6 +130,8 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
     rows = _rows(len(cells), request)
     if request.split:  # evaluate scores the cells that were asked for
         facts["split"] = request.split
+    if loaded.header["training"].get("trial"):  # learned nothing from validation cells, so they can judge it
+        facts["trial"] = True
     facts |= {"empty": int((np.diff(cells.counts[source].indptr) == 0).sum()), "cells": len(cells)}
     if facts["empty"]:
         log.warning(

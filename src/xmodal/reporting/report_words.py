@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
+from xmodal.reporting import pairing
 from xmodal.reporting.report_inputs import Evaluation, Inputs, Training
 from xmodal.scores.score_texts import shown
 from xmodal.scores.verdicts import Verdict
@@ -16,8 +18,8 @@ GLOSSARY = {
     "Prediction": "The values a model gives for a modality that was hidden from it, from another one of the "
     "same cells.",
     "Training, validation, test "
-    "cells": "A model learns from training cells; validation cells decide when to stop; test cells "
-    "are never seen before the scores are computed.",
+    "cells": "A model learns from training cells; validation cells decide when to stop, and the last "
+    "weights may be learned from them as well; test cells are never seen before the scores are computed.",
     "Control": "A prediction so simple that a useful model must beat it.",
     "log1p CP10k": "The unit of RNA: counts per ten thousand of the cell, plus one, natural logarithm.",
     "Correlation": "From -1 to 1: do two lists of numbers rise and fall together? 0 means no relation.",
@@ -73,7 +75,7 @@ def plain(value: Any) -> str:
 
 def answer(inputs: Inputs, verdicts: list[Verdict]) -> list[str]:
     """The first lines of the page: what was done, and what came out."""
-    lines = [_trained(t) for t in inputs.trainings]
+    lines = [_trained(t, [content for _, content in inputs.prepares]) for t in inputs.trainings]
     lines += [line for e in inputs.evaluations for line in _scored(e)]
     if not inputs.evaluations:
         lines.append("Nothing was evaluated, so this page cannot say how far the predictions can be trusted.")
@@ -82,18 +84,52 @@ def answer(inputs: Inputs, verdicts: list[Verdict]) -> list[str]:
     return lines
 
 
-def _trained(part: Training) -> str:
+def _trained(part: Training, prepares: list[dict[str, Any]]) -> str:
     m, split = part.metrics, part.metrics.get("split") or {}
-    names = " and ".join(
-        f"{shown(k)} ({number(v.get('features'))} features)" for k, v in (m.get("modalities") or {}).items()
-    )
+    modalities = m.get("modalities") or {}
+    together = " and ".join(f"{shown(k)} ({number(v.get('features'))} features)" for k, v in modalities.items())
+    about = pairing.prepared_for(split, set(modalities), prepares) or {}
+    held = pairing.by_part(about, list(modalities))
     name = m.get("model") or "model"
     text = f"{'An' if name[0] in 'aeiou' else 'A'} {name} model was trained"
     text += f" on {number(split['train'])} cells" if "train" in split else ""
-    text += f" in which {names} had been measured together" if names else ""
+    if held:
+        text += _had(held["train"], tuple(modalities), together)
+    elif together:
+        text += f" and what they have of {together}" if "train" in split else f" on {together}"
     if split.get("test"):
-        text += f"; {number(split['test'])} other cells were held out to test it ({how_split(split)})"
-    return text + "."
+        test = split["test"]
+        both = held["test"][tuple(modalities)] if held else test
+        which = f", {number(both)} of them with {_all(modalities)}," if both != test else ""
+        text += f"; {number(test)} other cells{which} were held out to test it ({how_split(split)})"
+    return f"{text}." + (_of_all(about, list(modalities)) if held is None else "")
+
+
+def _had(held: pairing.Held, names: tuple[str, ...], together: str) -> str:
+    """In how many of the training cells all was ``together``, and what the others had."""
+    others = [
+        f"{number(n)} had {' and '.join(map(shown, has)) or 'neither'}{' only' if has else ''}"
+        for has, n in sorted(held.items())
+        if n and has != names
+    ]
+    if not others:
+        return f" in which {together} had been measured together"
+    return f", in {number(held[names])} of which {together} had been measured together ({', '.join(others)})"
+
+
+def _of_all(about: dict[str, Any], names: list[str]) -> str:
+    """How many of all prepared cells had the modalities ``names`` together, where only that is known."""
+    counts = about.get("counts") or {}
+    cells, paired = (counts.get("cells") or {}).get("after"), counts.get("paired")
+    if cells is None or paired is None or set(names) != set(about.get("modalities") or {}):
+        return ""
+    return f" In {number(paired)} of all {number(cells)} prepared cells {_all(names)} had been measured."
+
+
+def _all(names: Iterable[str]) -> str:
+    """All of the modalities in words, such as 'both RNA and ATAC'."""
+    names = list(names)
+    return ("both " if len(names) == 2 else "") + " and ".join(map(shown, names))
 
 
 def how_split(split: dict[str, Any]) -> str:
@@ -107,14 +143,21 @@ def how_split(split: dict[str, Any]) -> str:
 
 
 def _scored(part: Evaluation) -> list[str]:
-    whole = part.metrics.get("settings", {}).get("cells") == "all"
-    which = "cells" if whole else "held-out cells"
+    scored = part.metrics.get("settings", {}).get("cells")
     return [
         f"{_first(shown(name))} was predicted from {shown(str(t.get('source') or 'another modality'))} in "
-        f"{number(t.get('cells'))} {which} and compared with "
+        f"{number(t.get('cells'))} {_which(scored, t)} and compared with "
         f"what was measured in them, {number(t.get('features'))} features ({part.name})."
         for name, t in part.targets.items()
     ]
+
+
+def _which(scored: Any, target: dict[str, Any]) -> str:
+    """What the scored cells were to the model."""
+    if scored == "valid":
+        learned = "which the model never saw" if target.get("trial") else "from which the model may have learned"
+        return f"validation cells, {learned},"
+    return "cells" if scored == "all" else "held-out cells"
 
 
 def _first(text: str) -> str:

@@ -14,10 +14,11 @@ import scipy.sparse as sp
 from xmodal import fields
 from xmodal.data.vocabulary import Vocabulary
 from xmodal.errors import InputRefused
-from xmodal.scores import intervals
+from xmodal.scores import intervals, validation_cells
 from xmodal.scores.intervals import Intervals
 from xmodal.scores.metrics import Array, Matrix, blocks
 from xmodal.scores.scoring import Scored, Truth, reference, score
+from xmodal.scores.validation_cells import learned_parts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +65,7 @@ def _target(
     where, adata = prediction
     about = prediction_about(adata)
     source = _source(mdata, name, about, where)
-    notes: list[str] = []
+    notes = validation_cells.notes(about, settings.cells)
     if settings.features == "predicted":
         mdata, adata = _on_features_of(mdata, name, adata, notes)
     cells = _cells(mdata, name, source, adata, settings.cells, where)
@@ -234,11 +235,6 @@ def make_truth(
         top,
         types,
     )
-
-
-def learned_parts(scored: str) -> tuple[str, ...]:
-    """The parts of the split that means, types and controls are learned from: never the one that is scored."""
-    return (fields.TRAIN,) if scored == fields.VALID else (fields.TRAIN, fields.VALID)
 
 
 def _labels(mdata: MuData, key: str) -> Any:

@@ -14,6 +14,7 @@ from xmodal import fields
 from xmodal.data.genome import genome_of
 from xmodal.outputs import replacing_files, write_json
 from xmodal.scores import projection
+from xmodal.scores.validation_cells import TRIAL, of_trial
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +81,7 @@ def describe(target: Target, settings: EvaluationSettings) -> dict[str, Any]:
         "intervals": target.intervals.content if target.intervals else {},
         "provenance": {k: about[k] for k in kept if k in about},
         "notes": target.notes,
+        **({TRIAL: True} if of_trial(about) else {}),
     }
 
 
