@@ -42,8 +42,8 @@ AccountingStorageType=accounting_storage/none
 MpiDefault=none
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 GresTypes=gpu
-NodeName=c0 NodeHostname={host} NodeAddr=127.0.0.1 Port={c0} CPUs=1 RealMemory=6000 State=UNKNOWN
-NodeName=g0 NodeHostname={host} NodeAddr=127.0.0.1 Port={g0} CPUs=1 RealMemory=6000 Gres=gpu:1 State=UNKNOWN
+NodeName=c0 NodeHostname={host} NodeAddr=127.0.0.1 Port={c0} CPUs=1 RealMemory={memory} State=UNKNOWN
+NodeName=g0 NodeHostname={host} NodeAddr=127.0.0.1 Port={g0} CPUs=1 RealMemory={memory} Gres=gpu:1 State=UNKNOWN
 PartitionName=cpu Nodes=c0 Default=YES MaxTime=60 State=UP
 PartitionName=gpu Nodes=g0 Default=NO MaxTime=60 State=UP
 PartitionName=both Nodes=c0,g0 Default=NO MaxTime=60 State=UP
@@ -62,6 +62,11 @@ executor {{
 """
 
 
+def memory() -> int:
+    """MiB of each node: what the two can share, at most 6,000."""
+    return min(6000, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 * 2 // 5)
+
+
 def why_not() -> str:
     """The reason why Slurm cannot be run here, or nothing."""
     path = os.environ["PATH"] + ":/usr/sbin:/sbin"
@@ -70,6 +75,8 @@ def why_not() -> str:
         return f"{', '.join(missing)} is not there (Debian: apt-get install slurm-wlm munge)"
     if os.getuid() != 0:
         return "slurmd starts jobs as root only, and this is another user"
+    if memory() < 4200:
+        return "two nodes of 4 GB need a machine of 11 GB"
     return ""
 
 
@@ -121,7 +128,7 @@ def write_config(folder: Path) -> None:
     key.chmod(0o600)
     port, c0, g0 = free_ports(3)
     host = socket.gethostname().split(".")[0]
-    (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, host=host, port=port, c0=c0, g0=g0))
+    (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, host=host, port=port, c0=c0, g0=g0, memory=memory()))
     (folder / "gres.conf").write_text("NodeName=g0 Name=gpu Count=1 File=/dev/null\n")
 
 

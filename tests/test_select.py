@@ -12,6 +12,7 @@ import mudata as mu
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from conftest import call_xmodal
 from helpers_data import REAL, needs_real
@@ -152,8 +153,22 @@ def test_a_trial_needs_validation_cells_of_the_file(prepared: Path, tmp_path: Pa
     mdata = mu.read_h5mu(prepared)
     mdata.obs["xmodal_split"] = mdata.obs["xmodal_split"].astype(str).replace("valid", "train")
     mdata.write(tmp_path / "none.h5mu")
-    metrics = train(tmp_path / "none.h5mu", tmp_path / "t", "--model", "mean")
-    assert metrics["failed"]["exit"] == 3 and "no validation cells" in metrics["failed"]["why"]
+    done = call_xmodal(
+        "train", tmp_path / "none.h5mu", "--model", "mean", "--trial", "--output-dir", tmp_path / "t", *QUIET
+    )
+    assert done.code == 3 and "no validation cells" in done.err  # no trial can do without, so this is no failed trial
+    assert not (tmp_path / "t").exists()
+
+
+def test_trouble_of_the_machine_or_of_files_is_no_failed_trial(prepared: Path, tmp_path: Path) -> None:
+    """It ends with its own exit code, so that a workflow tries again or stops, and caches nothing."""
+    common = ("train", prepared, "--model", "linear", "--trial", "--output-dir", tmp_path / "t", *QUIET)
+    links = tmp_path / "links.tsv"
+    links.write_text("no\tlinks\n")
+    assert call_xmodal(*common, "--links", links).code == 3
+    assert call_xmodal(*common, "--device", "cuda").code != 0 or torch.cuda.is_available()
+    assert call_xmodal(*common, "--fallback", "mean").code == 2
+    assert not (tmp_path / "t").exists()
 
 
 def test_controls_learn_nothing_from_validation_cells_that_are_scored(sweep: Path, prepared: Path) -> None:

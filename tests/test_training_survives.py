@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from conftest import Ran, run_xmodal
+from conftest import XMODAL, Ran, run_xmodal
 from helpers_nextflow import ROOT, nextflow, succeeded
 
 SETTINGS = ("--model", "auto", "--set", "epochs=100", "--set", "patience=100", "--save-every", "0")
@@ -101,10 +103,6 @@ def test_three_kills_in_a_pipeline_leave_the_same_weights(prepared: Path, tmp_pa
 
 def stopped(prepared: Path, out: Path, *more: object) -> Path:
     """A training stopped by SIGTERM after its third epoch."""
-    import subprocess
-
-    from conftest import XMODAL
-
     args = [XMODAL, "train", prepared, "--output-dir", out, "--threads", 1, *QUICK, *more]
     process = subprocess.Popen([str(a) for a in args], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -152,16 +150,32 @@ def test_no_usable_state_means_from_the_start(prepared: Path, tmp_path: Path, ea
     assert "went_on_from_epoch" not in json.loads((tmp_path / "out/metrics.json").read_text())["timing"]
 
 
-def test_an_attempt_killed_before_its_first_epoch_hands_the_state_on(prepared: Path, tmp_path: Path) -> None:
-    """The state is taken over at once, so the attempt after that finds it."""
-    import torch
+def test_an_attempt_killed_while_it_starts_hands_the_state_on(prepared: Path, unbroken: bytes, tmp_path: Path) -> None:
+    """SIGKILL as soon as the second attempt has a folder: long before it has read a cell."""
+    first, second = stopped(prepared, tmp_path / "first"), tmp_path / "second"
+    args = [XMODAL, "train", prepared, "--output-dir", second, "--threads", 1, *QUICK, "--resume-from", first]
+    process = subprocess.Popen([str(a) for a in args], stderr=subprocess.DEVNULL)
+    while not (second / "state.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert (second / "state.safetensors").read_bytes() == (first / "state.safetensors").read_bytes()
+    done = train(prepared, tmp_path / "third", *QUICK, "--resume-from", second)
+    assert done.code == 0 and "going on from epoch" in done.err, done.err
+    assert (tmp_path / "third/model.safetensors").read_bytes() == unbroken
 
-    from xmodal.learning.training_state import KEY, Keeper, Snapshot, save
 
-    first = tmp_path / "first"
-    first.mkdir()
-    save(first / "state.safetensors", Snapshot({"x": torch.ones(1)}, json.dumps({"run": "this"})))
-    Keeper(tmp_path / "second/state.safetensors", "this").take_over(first)
-    third = Keeper(tmp_path / "third/state.safetensors", "this")
-    third.take_over(tmp_path / "second")
-    assert KEY and third.path is not None and third.path.read_bytes() == (first / "state.safetensors").read_bytes()
+def test_what_a_killed_save_left_goes_after_a_while(tmp_path: Path) -> None:
+    from xmodal.learning.training_state import FORGOTTEN, Keeper
+
+    state = tmp_path / "abc.state.safetensors"
+    old, young, other = (
+        tmp_path / f".{n}.safetensors" for n in ("abc.state.1.tmp", "abc.state.2.tmp", "xyz.state.3.tmp")
+    )
+    for file in (old, young, other):
+        file.write_bytes(b"half")
+    for file in (old, other):
+        os.utime(file, (time.time() - FORGOTTEN - 9,) * 2)
+    Keeper(state)
+    assert [f.exists() for f in (old, young, other)] == [False, True, True]

@@ -31,13 +31,21 @@ class InputRefused(XmodalError):
         """The same refusal with ``place`` (a file) in front, where the message does not name it yet."""
         if place in str(self):
             return self
-        return InputRefused(self.what, where=f"{place}: {self.where}" if self.where else place, do=self.do)
+        return type(self)(self.what, where=f"{place}: {self.where}" if self.where else place, do=self.do)
+
+
+class ModelRefused(InputRefused):
+    """This model cannot be trained on these cells, or not with these settings; another might."""
 
 
 class UsageRefused(XmodalError):
     """The options do not fit together; the message names the option."""
 
     exit_code = 2
+
+
+class SettingRefused(UsageRefused):
+    """A setting that the model does not have, or cannot have that value."""
 
 
 class NotApplicable(XmodalError):

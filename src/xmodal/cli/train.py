@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from xmodal.cli.options import FOLDER, HELP, READABLE, common
-from xmodal.errors import InputRefused, NotApplicable, UsageRefused
+from xmodal.errors import ModelRefused, NotApplicable, SettingRefused
 
 
 @click.command("train", context_settings=HELP)
@@ -32,7 +32,7 @@ from xmodal.errors import InputRefused, NotApplicable, UsageRefused
     "--trial",
     is_flag=True,
     help="A trial of a sweep: learn nothing from the validation cells, so that they can judge it (predict --split "
-    "valid, evaluate, select); a refusal is written into metrics.json, with exit code 0.",
+    "valid, evaluate, select); that the model refuses its settings or so few cells goes into metrics.json, with exit code 0.",
 )
 @click.option(
     "--resume-from",
@@ -44,6 +44,8 @@ from xmodal.errors import InputRefused, NotApplicable, UsageRefused
 @click.option(
     "--state-dir",
     type=FOLDER,
+    envvar="XMODAL_STATE_DIR",
+    show_envvar=True,
     help="Keep the state of the running training here, so that it outlives OUTPUT_DIR [default: OUTPUT_DIR].",
 )
 @click.option(
@@ -77,27 +79,32 @@ def command(
 
     A run that was stopped goes on from OUTPUT_DIR/state.safetensors (or from its state in --state-dir) where that exists.
     """
+    from xmodal.learning import earlier
+
+    taken_over = resume_from is not None and state_dir is None and earlier.take_over(resume_from, output_dir)
+
     from xmodal import devices
     from xmodal.learning.run_training import TrainRequest, refused_trial, run
 
     request = TrainRequest(
-        model,
-        output_dir,
-        changes,
-        gene_table,
-        links,
-        seed,
-        threads,
-        overwrite,
-        save_every,
-        resume_from,
-        state_dir,
-        fallback,
-        trial,
+        model=model,
+        output_dir=output_dir,
+        changes=changes,
+        gene_table=gene_table,
+        links=links,
+        seed=seed,
+        threads=threads,
+        overwrite=overwrite,
+        save_every=save_every,
+        taken_over=taken_over,
+        state_dir=state_dir,
+        fallback=fallback,
+        trial=trial,
     )
+    chosen = devices.choose(device, threads, seed)
     try:
-        metrics: dict[str, Any] = run(prepared, request, devices.choose(device, threads, seed))
-    except (UsageRefused, InputRefused, NotApplicable) as error:
+        metrics: dict[str, Any] = run(prepared, request, chosen)
+    except (ModelRefused, SettingRefused, NotApplicable) as error:
         if not trial:
             raise
         refused_trial(request, error)

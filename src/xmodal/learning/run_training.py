@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from pydantic import ValidationError
+from torch import __version__ as torch_version
 
-from xmodal import fields, outputs, registry
+from xmodal import __version__, fields, outputs, registry
 from xmodal.data import contracts, io
 from xmodal.data.batches import Cells, cells_of
 from xmodal.data.vocabulary import Vocabulary, prepared_settings
-from xmodal.errors import InputRefused, UsageRefused, XmodalError
+from xmodal.errors import InputRefused, SettingRefused, UsageRefused, XmodalError
 from xmodal.learning import calibration, checkpoint, novelty, training, training_cells
 from xmodal.learning.training_state import Keeper, same_run
 from xmodal.models.base import GradientSettings
@@ -43,7 +44,7 @@ class TrainRequest:
     """What ``xmodal train`` was asked for.  ``changes``: settings of the model as ``name=value`` texts.
 
     ``fallback``: the model to train, with its defaults, where there are too few cells for ``model``.
-    ``resume_from``: the folder of an earlier attempt at the same training, whose state is gone on from.
+    ``taken_over``: the state in the output is that of an earlier attempt, which may have been another training.
     ``state_dir``: where the state is kept between epochs, under a name of its own for each training; else the output.
     ``trial``: of a sweep, which is judged on the validation cells and so learns nothing from them.
     """
@@ -57,7 +58,7 @@ class TrainRequest:
     threads: int = 1
     overwrite: bool = False
     save_every: float | None = None
-    resume_from: Path | None = None
+    taken_over: bool = False
     state_dir: Path | None = None
     fallback: str | None = None
     trial: bool = False
@@ -75,6 +76,49 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
     _require_fallback(request)
     for name in (fields.CHECKPOINT_FILE, fields.HISTORY_FILE, fields.METRICS_FILE):
         outputs.refuse_existing(request.output_dir / name, request.overwrite)
+    job = _job(path, request, model_class, settings)
+    request.output_dir.mkdir(parents=True, exist_ok=True)
+    model = job.model_class.build(job.settings, job.vocabulary)
+    keeper = _keeper(request, run_digest(model, request.seed, (job.train, job.valid), device))
+    try:
+        result = training.fit(model, job.train, job.valid, device, seed=request.seed, keeper=keeper)
+        fitted = {m: _novelty(job.train, m, request.seed) for m in job.vocabulary}
+        errors, why = calibration.of_training(model, (job.fewer, job.valid), job.directions, device, request.seed)
+        metrics = {
+            **_metrics(model, result, job),
+            "uncertainty": {f"{s} -> {t}": u.summary() for (s, t), u in errors.items()},
+            "seed": request.seed,
+            **({"trial": request.asked()} if request.trial else {}),
+            "warnings": job.warnings + result.warnings + why,
+            "timing": _timing(started, request, result, device),
+        }
+        known = {m: n for m, n in fitted.items() if n is not None}
+        _write(request.output_dir, model, (known, errors), result, metrics)
+    except BaseException:
+        keeper.stopped()
+        raise
+    keeper.done()
+    return metrics
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained on what.  ``fewer``: the training cells less those that only closed-form models learn from."""
+
+    model_class: type[CrossModalModel]
+    settings: ModelSettings
+    vocabulary: Vocabulary
+    train: Cells
+    valid: Cells
+    fewer: Cells
+    directions: list[tuple[str, str]]
+    split: dict[str, Any]
+    about: dict[str, Any]
+    warnings: list[str]
+
+
+def _job(path: Path, request: TrainRequest, model_class: type[CrossModalModel], settings: ModelSettings) -> Job:
+    """Read the cells, and settle which of them and which model; refuses what cannot be trained."""
     mdata = io.read_cells(path)
     about = _checked(mdata, path)
     warnings: list[str] = []
@@ -97,42 +141,19 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
     for s, t in sorted(set(model_class.build(settings, vocabulary).directions()) - set(directions)):
         warnings.append(f"{s} -> {t} is not learned: fewer than {model_class.min_pairs} training cells have both")
         log.warning(warnings[-1])
-    request.output_dir.mkdir(parents=True, exist_ok=True)
-    log.info(
-        "%s: %d training and %d validation cells; %s",
-        model_class.name,
-        len(train),
-        len(valid),
-        ", ".join(f"{m} {len(v)} features" for m, v in vocabulary.modalities.items()),
-    )
-    model = model_class.build(settings, vocabulary)
-    keeper = _keeper(request, run_digest(model, request.seed, (train, valid)))
-    try:
-        result = training.fit(model, train, valid, device, seed=request.seed, keeper=keeper)
-        fitted = {m: _novelty(train, m, request.seed) for m in vocabulary}
-        errors, why = calibration.of_training(model, (fewer, valid), directions, device, request.seed)
-        metrics = {
-            **_metrics(model, result, split, about),
-            "directions": [list(d) for d in directions],
-            "uncertainty": {f"{s} -> {t}": u.summary() for (s, t), u in errors.items()},
-            "seed": request.seed,
-            **({"trial": request.asked()} if request.trial else {}),
-            "warnings": warnings + result.warnings + why,
-            "timing": {
-                "train_s": round(time.monotonic() - started, 1),
-                "peak_mib": _peak_mib(),
-                **({"went_on_from_epoch": result.resumed} if result.resumed else {}),
-                "threads": request.threads,
-                "device": device.type,
-            },
-        }
-        known = {m: n for m, n in fitted.items() if n is not None}
-        _write(request.output_dir, model, (known, errors), result, metrics)
-    except BaseException:
-        keeper.stopped()
-        raise
-    keeper.done()
-    return metrics
+    sizes = ", ".join(f"{m} {len(v)} features" for m, v in vocabulary.modalities.items())
+    log.info("%s: %d training and %d validation cells; %s", model_class.name, len(train), len(valid), sizes)
+    return Job(model_class, settings, vocabulary, train, valid, fewer, list(directions), split, about, warnings)
+
+
+def _timing(started: float, request: TrainRequest, result: training.Fit, device: torch.device) -> dict[str, Any]:
+    return {
+        "train_s": round(time.monotonic() - started, 1),
+        "peak_mib": _peak_mib(),
+        **({"went_on_from_epoch": result.resumed} if result.resumed else {}),
+        "threads": request.threads,
+        "device": device.type,
+    }
 
 
 def _keeper(request: TrainRequest, digest: str) -> Keeper:
@@ -140,13 +161,13 @@ def _keeper(request: TrainRequest, digest: str) -> Keeper:
         state = request.state_dir / f"{digest[:16]}.{fields.STATE_FILE}"
     else:
         state = request.output_dir / fields.STATE_FILE
-    if request.overwrite and state.exists() and not same_run(state, digest):
-        log.warning("the state of another stopped training is given up (--overwrite)")
+    if (request.overwrite or request.taken_over) and state.exists() and not same_run(state, digest):
+        why = "--overwrite" if request.overwrite else "--resume-from"
+        log.warning(
+            "the state of another training, or an unreadable one, is given up (%s); training from the start", why
+        )
         state.unlink()
-    keeper = Keeper(state, digest, request.save_every)
-    if request.resume_from is not None:
-        keeper.take_over(request.resume_from)
-    return keeper
+    return Keeper(state, digest, request.save_every)
 
 
 def refused_trial(request: TrainRequest, why: XmodalError) -> None:
@@ -170,8 +191,8 @@ def _write(
     """All three files or none: each under a temporary name, renamed when the last is written, the checkpoint last."""
     rows = [{"epoch": i + 1, **row} for i, row in enumerate(result.history)]
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["epoch", "train_loss", "valid_loss", "learning_rate"])
-    kept = ("split", "filters", "epochs", "best_epoch", "seed", "losses", "directions", "uncertainty")
-    facts = {k: metrics[k] for k in kept}
+    kept = ("split", "filters", "epochs", "best_epoch", "seed", "losses", "directions", "uncertainty", "trial")
+    facts = {k: metrics[k] for k in kept if k in metrics}
     with (
         outputs.replacing(folder / fields.CHECKPOINT_FILE, True) as model_file,
         outputs.replacing(folder / fields.METRICS_FILE, True) as metrics_file,
@@ -182,11 +203,12 @@ def _write(
         history_file.write_text(table.to_csv(sep="\t", index=False, float_format="%.6g"))
 
 
-def run_digest(model: CrossModalModel, seed: int, cells: tuple[Cells, Cells]) -> str:
-    """Digest of everything that decides the weights: model, settings, seed, features, links, cells and their counts."""
+def run_digest(model: CrossModalModel, seed: int, cells: tuple[Cells, Cells], device: torch.device) -> str:
+    """Digest of all that decides the weights: model, settings, seed, features, links, cells and counts, versions, device."""
     digest = hashlib.sha256()
     vocabulary = model.vocabulary
     text = [model.name, model.settings.model_dump(mode="json"), seed, vocabulary.to_json()]
+    text += [__version__, str(torch_version), device.type]
     digest.update(json.dumps(text, sort_keys=True).encode())
     arrays = list(vocabulary.link_tensors().values())
     for part in cells:
@@ -211,17 +233,17 @@ def parse_settings(model_class: type[CrossModalModel], changes: tuple[str, ...])
     for change in changes:
         name, found, text = change.partition("=")
         if not found:
-            raise UsageRefused(f"--set {change}: write NAME=VALUE")
+            raise SettingRefused(f"--set {change}: write NAME=VALUE")
         if name not in known:
             near = get_close_matches(name, known, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known) or 'none'}"
-            raise UsageRefused(f"--set {name}: model '{model_class.name}' has no such setting; {hint}")
+            raise SettingRefused(f"--set {name}: model '{model_class.name}' has no such setting; {hint}")
         values[name] = text
     try:
         return model_class.Settings(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageRefused(f"--set {'.'.join(map(str, first['loc']))}={first['input']}: {first['msg']}") from None
+        raise SettingRefused(f"--set {'.'.join(map(str, first['loc']))}={first['input']}: {first['msg']}") from None
 
 
 def peak_gene_links(mdata: MuData, request: TrainRequest, warnings: list[str]) -> Any:
@@ -268,6 +290,8 @@ def _checked(mdata: MuData, path: Path) -> dict[str, Any]:
 def _require_fallback(request: TrainRequest) -> None:
     if request.fallback is None:
         return
+    if request.trial:
+        raise UsageRefused("--fallback: a --trial judges one model, so it cannot become another; leave --fallback out")
     if request.fallback == request.model:
         raise UsageRefused(f"--fallback {request.fallback}: this is --model itself; give another model")
     try:
@@ -276,9 +300,7 @@ def _require_fallback(request: TrainRequest) -> None:
         raise UsageRefused(str(error).replace("--model", "--fallback", 1)) from None
 
 
-def _metrics(
-    model: CrossModalModel, result: training.Fit, split: dict[str, Any], about: dict[str, Any]
-) -> dict[str, Any]:
+def _metrics(model: CrossModalModel, result: training.Fit, job: Job) -> dict[str, Any]:
     last = result.history[result.best_epoch - 1] if result.best_epoch else {}
     return {
         "model": model.name,
@@ -288,9 +310,10 @@ def _metrics(
             for m, v in model.vocabulary.modalities.items()
         },
         "links": int(model.vocabulary.links.nnz) if model.vocabulary.links is not None else 0,
-        "split": split,
-        "filters": about.get("options", {}),
+        "split": job.split,
+        "filters": job.about.get("options", {}),
         "losses": {k: v for k, v in last.items() if k != "learning_rate"},
+        "directions": [list(d) for d in job.directions],
         "epochs": len(result.history),
         "best_epoch": result.best_epoch,
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xmodal.data.batches import joined
-from xmodal.errors import InputRefused
+from xmodal.errors import ModelRefused
 from xmodal.learning.training_state import Keeper
 from xmodal.models.base import CrossModalModel, GradientSettings
 
@@ -118,7 +118,7 @@ def _epochs(
         row = _one_epoch(running, settings, cells, device)
         if not math.isfinite(row["valid_loss"]):
             keeper.done()  # going on from here would fail again
-            raise InputRefused(
+            raise ModelRefused(
                 f"the loss is not finite in epoch {running.epoch + 1}",
                 do="lower the learning rate: --set learning_rate=0.001",
             )

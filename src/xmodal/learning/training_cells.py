@@ -11,7 +11,7 @@ import numpy as np
 from xmodal import fields, registry
 from xmodal.data import splits
 from xmodal.data.batches import Cells, joined
-from xmodal.errors import InputRefused, NotApplicable
+from xmodal.errors import InputRefused, ModelRefused, NotApplicable
 from xmodal.models.base import GradientSettings
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def require_enough(model_class: type[CrossModalModel], train: Cells, path: Path)
                 f"no training cell has {m}", where=str(path), do=f"leave {m} out, or give cells that have it"
             )
     if few := too_few(model_class, train):
-        raise InputRefused(few, where=str(path), do=_instead(model_class))
+        raise ModelRefused(few, where=str(path), do=_instead(model_class))
 
 
 def _instead(model_class: type[CrossModalModel]) -> str:

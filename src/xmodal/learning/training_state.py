@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from xmodal import fields
 from xmodal.errors import InputRefused
 from xmodal.outputs import replacing
 
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from xmodal.learning.training import Running
 
 KEY = "xmodal-state"
+FORGOTTEN = 3600.0  # seconds after which nobody writes a state any more
 SHARE = 0.05  # of the time goes into keeping the state, at most
 AFRESH = "give --overwrite to train from the start, or the command it was made with"
 log = logging.getLogger(__name__)
@@ -40,24 +39,9 @@ class Keeper:
     def __init__(self, path: Path | None, run: str = "", every: float | None = None) -> None:
         self.path, self.run, self.every = path, run, every
         self.saved, self.cost = time.monotonic(), 0.0
+        if path is not None:
+            _sweep(path)
         self.taken: Snapshot | None = None
-
-    def take_over(self, earlier: Path) -> None:
-        """Begin with the state that an earlier attempt left in ``earlier`` (its folder, or the file), where there is one.
-
-        An attempt may be killed before it keeps anything, so what is no state of this run is said and passed over.
-        """
-        if self.path is None or self.path.exists():
-            return
-        state = earlier / fields.STATE_FILE if earlier.is_dir() else earlier
-        if not state.exists():
-            log.info("%s: no state of a stopped training; training from the start", earlier)
-        elif not same_run(state, self.run):
-            log.warning("%s: the state of another training, or unreadable; training from the start", state)
-        else:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as temporary:
-                shutil.copyfile(state, temporary)
 
     def resume(self, running: Running) -> bool:
         """Bring ``running`` to the kept state, where there is one."""
@@ -151,6 +135,13 @@ def load(path: Path, running: Running, run: str = "") -> None:
         raise InputRefused(
             "a stopped training of other cells, settings, seed or model left this state", where=str(path), do=AFRESH
         )
+
+
+def _sweep(path: Path) -> None:
+    """Remove what attempts that were killed while they wrote ``path`` left beside it; what is young may be written now."""
+    for left in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
+        if time.time() - left.stat().st_mtime > FORGOTTEN:
+            left.unlink(missing_ok=True)
 
 
 def same_run(path: Path, run: str) -> bool:
