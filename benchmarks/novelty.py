@@ -126,7 +126,9 @@ def across(
                     pooled(own.X[held], _groups(own.obs[held])),
                     pooled(foreign.X, _groups(foreign.obs)) if foreign.n_obs > 100 else foreign.X,
                 ]
-            yield Case(f"{label}: {name} trained, {other} foreign, {len(shared):,} shared", kind, *map(sp.csr_matrix, parts))
+            yield Case(
+                f"{label}: {name} trained, {other} foreign, {len(shared):,} shared", kind, *map(sp.csr_matrix, parts)
+            )
 
 
 def _groups(obs: pd.DataFrame) -> pd.Series:

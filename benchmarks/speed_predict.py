@@ -53,7 +53,10 @@ def timed(*args: object) -> tuple[float, float]:
 def main() -> None:
     """Measure the models named, and put the table between the markers of RESULTS.md."""
     models = tuple(sys.argv[1:]) or MODELS
-    lines = ["| model | direction | cells | features | seconds | peak MiB | written MB |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| model | direction | cells | features | seconds | peak MiB | written MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         cortex = folder / "cortex.h5mu"
@@ -67,12 +70,21 @@ def main() -> None:
             for source, target in (("rna", "atac"), ("atac", "rna")):
                 output = folder / f"{model}_{target}.h5ad"
                 seconds, peak = timed(
-                    *("predict", folder / "cells.h5mu", "--to", target, "--checkpoint", folder / model / "model.safetensors"),
+                    *(
+                        "predict",
+                        folder / "cells.h5mu",
+                        "--to",
+                        target,
+                        "--checkpoint",
+                        folder / model / "model.safetensors",
+                    ),
                     *("--top", TOP, "--output", output, "--threads", THREADS, "--quiet"),
                 )
                 sizes = f"{CELLS:,} | {cells.mod[target].n_vars:,}"
                 written = output.stat().st_size / 1e6
-                lines.append(f"| {model} | {source} -> {target} | {sizes} | {seconds:.1f} | {peak:.0f} | {written:.0f} |")
+                lines.append(
+                    f"| {model} | {source} -> {target} | {sizes} | {seconds:.1f} | {peak:.0f} | {written:.0f} |"
+                )
                 sys.stderr.write(lines[-1] + "\n")
     between(Path(__file__).with_name("RESULTS.md"), "predict_speed", "\n".join(lines))
 

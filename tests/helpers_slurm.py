@@ -128,7 +128,9 @@ def write_config(folder: Path) -> None:
     key.chmod(0o600)
     port, c0, g0 = free_ports(3)
     host = socket.gethostname().split(".")[0]
-    (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, host=host, port=port, c0=c0, g0=g0, memory=memory()))
+    (folder / "slurm.conf").write_text(
+        CONFIG.format(folder=folder, host=host, port=port, c0=c0, g0=g0, memory=memory())
+    )
     (folder / "gres.conf").write_text("NodeName=g0 Name=gpu Count=1 File=/dev/null\n")
 
 

@@ -24,7 +24,9 @@ COMMANDS = (
     Command("predict", "Predict the modality that was not measured.", True, True),
     Command("merge", "Join predictions of row ranges into one file.", True, False, "Galaxy never shards"),
     Command("evaluate", "Score predictions against the truth and against controls.", True, True),
-    Command("select", "Choose the best trial of a sweep by its validation cells.", True, False, "Galaxy trains one model"),
+    Command(
+        "select", "Choose the best trial of a sweep by its validation cells.", True, False, "Galaxy trains one model"
+    ),
     Command("report", "Write the HTML report and the MultiQC section.", True, True),
     Command(
         "samplesheet",

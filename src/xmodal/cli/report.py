@@ -48,7 +48,14 @@ def command(output: Path, multiqc_dir: Path | None, title: str, overwrite: bool,
     outputs.refuse_existing(output, overwrite)
     if multiqc_dir is not None:
         outputs.refuse_existing(multiqc_dir, overwrite)
-    parts = (given["trainings"], given["evaluations"], given["checks"], given["prepares"], predictions, given["selection"])
+    parts = (
+        given["trainings"],
+        given["evaluations"],
+        given["checks"],
+        given["prepares"],
+        predictions,
+        given["selection"],
+    )
     inputs = report_inputs.read(*parts)
     outputs.write_text(output, report.render(inputs, title), overwrite)
     if multiqc_dir is not None:
