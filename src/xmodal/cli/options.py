@@ -115,6 +115,8 @@ def from_settings(settings: type[BaseModel], skip: tuple[str, ...] = ()) -> Call
             flag = "--" + name.replace("_", "-")
             declaration = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
             extra = extra if kind is bool else {"type": kind, **extra}
+            if isinstance(field.json_schema_extra, dict) and (envvar := field.json_schema_extra.get("envvar")):
+                extra |= {"envvar": str(envvar), "show_envvar": True}
             default = field.get_default(call_default_factory=True)
             result = click.option(
                 declaration, name, default=default, show_default=default is not None, help=field.description, **extra

@@ -82,7 +82,7 @@ def prepare(files: list[SampleFiles], settings: PrepareSettings, seed: int = 0) 
 
 def _require_label(labels: pd.DataFrame, key: str | None) -> None:
     """Refuse cells without the column that they will be judged by, before anything is learned from them."""
-    if key is not None and key != SPLIT and key not in labels:
+    if key and key != SPLIT and key not in labels:
         raise InputRefused(f"obs has no column '{key}'", where="--label-key", do=splits.near(key, list(labels.columns)))
 
 

@@ -50,6 +50,7 @@ class PrepareSettings(BaseModel):
     label_key: str | None = Field(  # only asked for: it changes nothing that is written
         None,
         exclude=True,
+        json_schema_extra={"envvar": "XMODAL_LABEL_KEY"},
         description="Refuse cells whose obs lacks this column, which evaluate --label-key will need.",
     )
     exclude: tuple[str, ...] = Field((), description="COLUMN=VALUE: drop these cells (COLUMN=: those without one).")
