@@ -115,6 +115,15 @@ def test_a_near_model_is_suggested_and_the_way_to_a_plug_in(tmp_path: Path) -> N
     assert tasks(tmp_path) == []
 
 
+def test_settings_in_train_args_are_judged_before_the_first_task(tmp_path: Path) -> None:
+    given = "--model crossmp --set epoch=3 --set patience=x --set batch_size=64"
+    run = pipeline(tmp_path, "-profile", "test", "--outdir", "out", "--train_args", given)
+    said = run.stdout + run.stderr
+    assert "model 'crossmp' has no setting 'epoch'. Did you mean epochs?" in said
+    assert "patience must be a whole number, not 'x'" in said and "(2 found)" in said
+    assert run.returncode == 1 and tasks(tmp_path) == []
+
+
 def test_help_lists_every_parameter(tmp_path: Path) -> None:
     import json
 

@@ -12,6 +12,7 @@ include { refuse             } from './values'
 include { sheetRows          } from './values'
 include { valueProblems      } from './values'
 include { sweepProblems      } from '../utils_xmodal_sweep/main'
+include { trainArgsProblems  } from '../utils_xmodal_sweep/main'
 
 // All that is wrong with the parameters: a list of sentences that name the option.
 def parameterProblems(given, schema) {
@@ -181,7 +182,7 @@ workflow PIPELINE_INITIALISATION {
     }
     def (rows, problems) = readSamplesheet(given.input, readJson(sheet_schema), given.checkpoint, given.peaks, given.sweep)
     def untold = problems ? ["The samplesheet ${given.input} cannot be used (${problems.size()} found):": problems] : [:]
-    untold += sweepProblems(given, readJson(trials_schema))
+    untold += sweepProblems(given, readJson(trials_schema)) + trainArgsProblems(given, readJson(trials_schema))
     if (untold) {
         refuse(untold)
     }

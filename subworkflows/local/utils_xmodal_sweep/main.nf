@@ -77,6 +77,19 @@ def readTrials(path, schema, given) {
     return [rows.collect { _line, row -> [name: row.name, model: row.model, settings: settingsOf(row), seed: seedOf(row).toInteger()] }, []]
 }
 
+// What is wrong with the settings in --train_args, by what the model has; as of trials, so that no task is needed to tell.
+def trainArgsProblems(given, schema) {
+    def args = (given.train_args ?: '').toString()
+    def model = (args.findAll(/--model[ =]+(\w+)/) { _all, name -> name } ?: [given.model]).last()
+    if (!given.validate_params || given.sweep || given.checkpoint || !schema['$defs'].containsKey(model)) {
+        return [:]
+    }
+    // Of a setting that is given twice the last counts.
+    def settings = args.findAll(/--set[ =]+(\w+=\S+)/) { _all, pair -> pair }.collectEntries { pair -> [pair.tokenize('=')[0], pair] }
+    def problems = settingProblems([model: model, settings: settings.values().join(' ')], schema['$defs'][model].properties)
+    return problems ? ["The settings in --train_args cannot be used (${problems.size()} found):": problems.collect { problem -> problem - 'settings: ' }] : [:]
+}
+
 // All that is wrong with --sweep, [what cannot be used: problems]; empty where nothing is.
 def sweepProblems(given, schema) {
     if (!given.sweep) {
