@@ -21,7 +21,7 @@ demo: setup ## Train, predict, evaluate on mouse cortex (or simulated cells); a 
 test: test-unit test-pipeline ## All quick tests, one real Nextflow run among them
 
 test-unit: setup ## Tests without Nextflow
-	$(PYTEST) -q -m "not nextflow and not nfcore and not slurm"
+	OMP_NUM_THREADS=1 $(PYTEST) -q -n 2 --dist loadfile -m "not nextflow and not nfcore and not slurm"
 
 test-pipeline: setup ## Tests that run Nextflow
 	$(PYTEST) -q -m nextflow
@@ -53,7 +53,7 @@ lint: setup ## Style and types
 
 lock: ## Lock the newest fitting versions anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
-		--extra report --extra dev --constraint pyproject.toml -o requirements.lock pyproject.toml scripts/build-needs.in
+		--extra report --extra dev -o requirements.lock pyproject.toml scripts/build-needs.in
 
 clean: ## Results and caches; .venv stays
 	rm -rf results work .nextflow .nextflow.log* .pytest_cache .mypy_cache .ruff_cache build dist
