@@ -65,3 +65,15 @@ def prepared(simulated: Path) -> Path:
     done = call_xmodal("prepare", "--h5mu", simulated / "paired.h5mu", "--output", path, "--quiet")
     assert done.code == 0, done.err
     return path
+
+
+def terminated(*args: object, after: str = "epoch 3/") -> None:
+    """Run the installed command and stop it by SIGTERM once it has said ``after``; it must end with 143."""
+    process = subprocess.Popen([XMODAL, *map(str, args)], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if after in line:
+            process.terminate()
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == 143

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import XMODAL, call_xmodal
+from conftest import call_xmodal, terminated
 from xmodal import registry
 from xmodal.data import io
 from xmodal.data.batches import Cells, cells_of
@@ -74,27 +71,8 @@ def test_a_run_stopped_twice_ends_with_the_same_weights(
 
 def test_sigterm_keeps_the_state_and_the_next_run_goes_on(prepared: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    args = [
-        XMODAL,
-        "train",
-        str(prepared),
-        "--output-dir",
-        str(out),
-        "--threads",
-        "1",
-        "--set",
-        "epochs=4000",
-        "--set",
-        "patience=4000",
-    ]
-    process = subprocess.Popen(args, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "epoch 3/" in line:
-            process.send_signal(signal.SIGTERM)
-            break
-    process.communicate(timeout=60)
-    assert process.returncode == 143
+    long = ("--set", "epochs=4000", "--set", "patience=4000")
+    terminated("train", prepared, "--output-dir", out, "--threads", 1, *long)
     assert [p.name for p in out.iterdir()] == ["state.safetensors"]
     other = call_xmodal("train", prepared, "--output-dir", out, "--threads", 1, "--seed", 1)
     assert other.code == 3 and "--overwrite" in other.err, other.err

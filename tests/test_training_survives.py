@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import XMODAL, Ran, run_xmodal
+from conftest import XMODAL, Ran, run_xmodal, terminated
 from helpers_nextflow import ROOT, nextflow, succeeded
 
 SETTINGS = ("--model", "auto", "--set", "epochs=100", "--set", "patience=100", "--save-every", "0")
@@ -103,15 +103,7 @@ def test_three_kills_in_a_pipeline_leave_the_same_weights(prepared: Path, tmp_pa
 
 def stopped(prepared: Path, out: Path, *more: object) -> Path:
     """A training stopped by SIGTERM after its third epoch."""
-    args = [XMODAL, "train", prepared, "--output-dir", out, "--threads", 1, *QUICK, *more]
-    process = subprocess.Popen([str(a) for a in args], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "epoch 3/" in line:
-            process.send_signal(signal.SIGTERM)
-            break
-    process.communicate(timeout=60)
-    assert process.returncode == 143
+    terminated("train", prepared, "--output-dir", out, "--threads", 1, *QUICK, *more)
     return out
 
 

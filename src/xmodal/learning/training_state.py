@@ -133,7 +133,9 @@ def load(path: Path, running: Running, run: str = "") -> None:
         ) from None
     if not same:
         raise InputRefused(
-            "a stopped training of other cells, settings, seed or model left this state", where=str(path), do=AFRESH
+            "a stopped training of other cells, settings, seed or model (or of another version or device) left this state",
+            where=str(path),
+            do=AFRESH,
         )
 
 
