@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic import BaseModel, ValidationError
 
+from xmodal import caches
 from xmodal.errors import UsageRefused
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -63,6 +64,7 @@ def common(function: Function) -> Function:
     @functools.wraps(function)
     def wrapped(*args: Any, loudness: str | None, threads: int | None, **kwargs: Any) -> Any:
         set_up_logging(loudness)
+        caches.provide()
         threads = threads or granted_cpus()
         # Before numpy or torch is imported: oversubscribed threads made steps 5-10 times slower.
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
