@@ -21,7 +21,7 @@ demo: setup ## Train, predict, evaluate on mouse cortex (or simulated cells); a 
 test: test-unit test-pipeline ## All quick tests, one real Nextflow run among them
 
 test-unit: setup ## Tests without Nextflow
-	OMP_NUM_THREADS=1 $(PYTEST) -q -n 2 --dist loadfile -m "not nextflow and not nfcore and not slurm"
+	OMP_NUM_THREADS=1 $(PYTEST) -q -n 2 --dist loadfile -m "not nextflow and not nfcore and not slurm and not containers"
 
 test-pipeline: setup ## Tests that run Nextflow
 	$(PYTEST) -q -m nextflow
@@ -33,7 +33,11 @@ test-nfcore: setup ## nf-core's tools install, lint and run our modules elsewher
 test-slurm: setup ## The pipeline over a real Slurm of two nodes on this machine
 	$(PYTEST) -q -rA --no-header -m slurm
 
-test-galaxy test-containers: setup
+test-containers: setup ## The images as another user, read-only, in pipelines, with GPU options, in Galaxy
+	@scripts/containers || [[ $$? == 77 ]]
+	$(PYTEST) -q -rA --no-header -m containers
+
+test-galaxy: setup
 	@echo "$@: skipped, because this part is not there yet"
 
 test-all: test test-nfcore test-slurm test-galaxy test-containers ## test, and the heavy parts
@@ -44,7 +48,10 @@ benchmark: setup ## The models beside peers in their own environments (hours; wh
 benchmark-speed: setup
 	@if [[ -x benchmarks/run ]]; then benchmarks/run $@; else echo "$@: this part is not there yet" >&2; exit 1; fi
 
-bundle portal containers:
+containers: setup ## Both images with podman or docker (8 GB of disk)
+	@scripts/containers
+
+bundle portal:
 	@echo "make $@: this part is not there yet" >&2; exit 1
 
 lint: setup ## Style and types
