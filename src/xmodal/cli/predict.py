@@ -107,19 +107,20 @@ def command(
             "--top and --interval exclude each other: only the highest values are kept, without intervals"
         )
     from xmodal.outputs import refuse_existing, refuse_inputs, write_json
-    from xmodal.predicting.prediction import Request
-    from xmodal.predicting.prediction import summary as prediction_summary
-    from xmodal.predicting.run_prediction import run
 
     refuse_existing(output, overwrite)
     refuse_inputs(output, file, checkpoint)
     if summary is not None:
         refuse_existing(summary, overwrite)
-    chosen_rows = parse_pair("--rows", rows, ":", "A:B, such as 0:256")
-    request = Request(target, source, split, chosen_rows, numbers, min_coverage, force, interval, top)
     from xmodal import devices
 
     where = devices.choose(device, threads, seed)
+    from xmodal.predicting.prediction import Request
+    from xmodal.predicting.prediction import summary as prediction_summary
+    from xmodal.predicting.run_prediction import run
+
+    chosen_rows = parse_pair("--rows", rows, ":", "A:B, such as 0:256")
+    request = Request(target, source, split, chosen_rows, numbers, min_coverage, force, interval, top)
     features, about = run(file, checkpoint, output, request, (where, seed, overwrite))
     found = prediction_summary(about, features)
     if summary is not None:

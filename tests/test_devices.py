@@ -1,0 +1,176 @@
+"""Where to compute: what is said where a GPU is asked for and there is none that works.  No GPU is needed for these."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import run_xmodal
+from xmodal import devices, gpu_seen
+from xmodal.errors import UsageRefused
+
+# As torch 2.9.1 has them in libtorch_python.so and libc10_cuda.so.
+NO_DRIVER = (
+    "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and installed a driver from "
+    "http://www.nvidia.com/Download/index.aspx"
+)
+TOO_OLD = (
+    "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver by downloading and "
+    "installing a new version from the URL: http://www.nvidia.com/Download/index.aspx Alternatively, go to: "
+    "https://pytorch.org to install a PyTorch version that has been compiled with your version of the CUDA driver."
+)
+NONE = "No CUDA GPUs are available"
+MISMATCH = (
+    "Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling NumCudaDevices() that might "
+    "have already set an error? Error 803: system has unsupported display driver / cuda driver combination"
+)
+BUILT = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Make this machine look like another: what torch says, and what is seen of the driver."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+
+    def look_like(
+        says: str, driver: str | None = None, library: bool = False, nodes: bool = False, inside: str = ""
+    ) -> None:
+        def available() -> bool:
+            warnings.warn(f"CUDA initialization: {says}", stacklevel=1)
+            return False
+
+        def init() -> None:
+            raise RuntimeError(says)
+
+        (tmp_path / "dev").mkdir()
+        if nodes:
+            (tmp_path / "dev/nvidia0").touch()
+        if driver:
+            (tmp_path / "version").write_text(f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {driver}  Mon Jul 19\n")
+        monkeypatch.setattr(torch.cuda, "is_available", available)
+        monkeypatch.setattr(torch.cuda, "init", init)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: int(nodes))
+        monkeypatch.setattr(gpu_seen, "KERNEL", (tmp_path / "version",))
+        monkeypatch.setattr(gpu_seen, "NODES", tmp_path / "dev")
+        monkeypatch.setattr(gpu_seen, "has_library", lambda: library)
+        monkeypatch.setattr(gpu_seen, "container", lambda: inside)
+
+    return look_like
+
+
+def refusal() -> str:
+    """What ``--device cuda`` is told; no warning may stand beside it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UsageRefused) as refused:
+            devices.choose("cuda", 1, 0)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_no_driver(machine: Callable[..., None]) -> None:
+    machine(NO_DRIVER)
+    text = refusal()
+    assert text.startswith("--device cuda: there is no NVIDIA driver here. Seen: ")
+    assert f"torch {torch.__version__} built for CUDA 12.8, 0 devices counted, no NVIDIA driver, no libcuda" in text
+    assert "--device cpu" in text
+
+
+def test_a_driver_too_old_names_both_versions(machine: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+    machine(TOO_OLD, "470.57.02", True, True)
+    text = refusal()
+    assert (
+        f"the NVIDIA driver 470.57.02 supports CUDA up to 11.4, this torch {torch.__version__} needs CUDA 12.8" in text
+    )
+    assert "updated to 525.60.13 (the oldest for CUDA 12) or later" in text
+    assert devices.choose("auto", 1, 0).type == "cpu"
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert "computing on the CPU: the NVIDIA driver 470.57.02 supports CUDA up to 11.4" in caplog.text
+
+
+@pytest.mark.parametrize("options", ["--gpus all", "--device nvidia.com/gpu=all", "--nv"])
+def test_a_container_without_the_gpu_option(machine: Callable[..., None], options: str) -> None:
+    """As there: the kernel module of the host is seen, its library is not bound in."""
+    machine(NO_DRIVER, "535.104.05", inside="docker")
+    text = refusal()
+    assert "libcuda is not there in this container (docker)" in text and "NVIDIA driver 535.104.05, no libcuda" in text
+    assert options in text
+
+
+def test_hidden_by_the_scheduler(machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(NONE, "535.104.05", True, True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CUDA_VISIBLE_DEVICES='' hides all GPUs" in refusal()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert "No CUDA GPUs are available" in refusal() and "compare CUDA_VISIBLE_DEVICES" in refusal()
+
+
+def test_anything_else_is_said_in_the_words_of_torch(machine: Callable[..., None]) -> None:
+    machine(MISMATCH, "535.104.05", True, True)
+    assert "Error 803: system has unsupported display driver / cuda driver combination. Seen: " in refusal()
+
+
+def test_a_torch_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init() -> None:
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    assert "this torch was built without CUDA" in refusal() and "CUDA (none)" in refusal()
+
+
+def test_a_gpu_that_torch_was_not_built_for(machine: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+    machine("", "535.104.05", True, True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "get_arch_list", lambda: BUILT)
+        patch.setattr(torch.cuda, "get_device_capability", lambda: (6, 1))
+        patch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA GeForce GTX 1080")
+        text = refusal()
+        assert devices.choose("auto", 1, 0).type == "cpu"
+    assert "NVIDIA GeForce GTX 1080 has compute capability 6.1, this torch was built for sm_70, sm_75" in text
+    assert "has compute capability 6.1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("capability", "known", "expected"),
+    [
+        ((8, 9), BUILT, True),  # code of 8.6 runs on 8.9
+        ((12, 1), BUILT, True),
+        ((6, 1), BUILT, False),
+        ((7, 2), ["sm_75"], False),  # not of a later minor version
+        ((9, 0), ["sm_90a"], True),
+        ((13, 0), [*BUILT, "compute_120"], True),  # compiled when it is loaded
+        ((13, 0), BUILT, False),
+    ],
+)
+def test_which_gpu_code_runs_where(capability: tuple[int, int], known: list[str], expected: bool) -> None:
+    assert devices.runs(capability, known) is expected
+
+
+def test_a_machine_without_a_driver_takes_the_cpu_in_silence(
+    machine: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    machine(NO_DRIVER)
+    caplog.set_level(logging.INFO)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert devices.choose("auto", 1, 0).type == "cpu"
+    assert not caplog.records
+
+
+def test_the_command_refuses_before_it_reads(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("skipped, because this machine has a GPU")
+    (tmp_path / "not_cells.h5mu").write_text("nothing")
+    where = ("--device", "cuda", "--verbose", "--output-dir", tmp_path / "out")
+    done = run_xmodal("train", tmp_path / "not_cells.h5mu", *where)
+    assert done.code == 2 and done.err.startswith("xmodal: error: --device cuda: ") and done.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
