@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -132,3 +133,20 @@ def test_the_archive_holds_the_package_and_nothing_else(sdist: Path) -> None:
     beside = {name for name in names if not name.startswith("src/xmodal/")}
     assert beside == {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", ".gitignore", "PKG-INFO"}
     assert {"src/xmodal/cli/__init__.py", "src/xmodal/models/auto.py"} <= names
+
+
+def test_the_recipe_s_own_tests_pass_on_what_its_archive_installs(sdist: Path, tmp_path: Path) -> None:
+    """The script of the recipe into a folder of its own, then its imports and its entry point there."""
+    subprocess.run(["tar", "-xzf", sdist, "-C", tmp_path, "--strip-components", "1"], check=True)
+    recipe = rendered()
+    python, target = ROOT / ".venv/bin/python", tmp_path / "installed"
+    script = recipe["build"]["script"].replace("-vvv", f"-q --target {target}").split()
+    subprocess.run([python, *script[1:]], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(target), "HOME": str(tmp_path)}
+    module, function = recipe["build"]["entry_points"][0].split(" = ")[1].split(":")
+    lines = [f"import {name}; assert {name}.__file__.startswith({str(target)!r})" for name in recipe["test"]["imports"]]
+    lines += ["import sys", "sys.argv = ['xmodal', '--version']", f"import {module}", f"{module}.{function}()"]
+    command = [python, "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and __version__ in done.stdout, done.stderr
+    assert (target / f"xmodal-{__version__}.dist-info/licenses/LICENSE").is_file()
