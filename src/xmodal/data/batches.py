@@ -41,11 +41,11 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {k: v.to(device, non_blocking=True) for k, v in tensors.items()}
+            return {k: _moved(v, device) for k, v in tensors.items()}
 
         return Batch(move(self.counts), move(self.values), move(self.depth), move(self.present))
 
-    def rows(self, index: Tensor) -> Batch:
+    def rows(self, index: Tensor | slice) -> Batch:
         """The cells ``index`` of this batch."""
 
         def take(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -130,6 +130,13 @@ def joined(first: Cells, second: Cells) -> Cells:
         {m: np.concatenate([first.depth[m], second.depth[m]]) for m in first.depth},
         {m: np.concatenate([first.present[m], second.present[m]]) for m in first.present},
     )
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Rows that are one and the same in memory (a modality that was not measured) stay so, and take as little there."""
+    if len(tensor) > 1 and tensor.stride(0) == 0:
+        return tensor[:1].to(device, non_blocking=True).expand_as(tensor)
+    return tensor.to(device, non_blocking=True)
 
 
 def _padded(array: npt.NDArray[Any], size: int | None) -> npt.NDArray[Any]:

@@ -19,7 +19,7 @@ import pandas as pd
 from pydantic import ValidationError
 from torch import __version__ as torch_version
 
-from xmodal import __version__, fields, outputs, registry
+from xmodal import __version__, fields, memory, outputs, registry
 from xmodal.data import contracts, io
 from xmodal.data.batches import Cells, cells_of
 from xmodal.data.vocabulary import Vocabulary, prepared_settings
@@ -68,6 +68,7 @@ class TrainRequest:
         return {"model": self.model, "settings": list(self.changes), "seed": self.seed}
 
 
+@memory.refusing("the model with its optimiser")
 def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, Any]:
     """Train on ``path`` and write checkpoint, history and metrics; returns the metrics."""
     started = time.monotonic()
@@ -88,6 +89,7 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
             **_metrics(model, result, job),
             "uncertainty": {f"{s} -> {t}": u.summary() for (s, t), u in errors.items()},
             "seed": request.seed,
+            **({"cells_at_once": result.cells_at_once} if result.cells_at_once else {}),
             **({"trial": request.asked()} if request.trial else {}),
             "warnings": job.warnings + result.warnings + why,
             "timing": _timing(started, request, result, device),
@@ -153,6 +155,7 @@ def _timing(started: float, request: TrainRequest, result: training.Fit, device:
         **({"went_on_from_epoch": result.resumed} if result.resumed else {}),
         "threads": request.threads,
         "device": device.type,
+        **({"gpu_peak_mib": memory.gpu_peak_mib()} if device.type == "cuda" else {}),
     }
 
 

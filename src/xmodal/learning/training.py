@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from xmodal import memory
 from xmodal.data.batches import joined
 from xmodal.errors import ModelRefused
+from xmodal.learning import portions
 from xmodal.learning.training_state import Keeper
 from xmodal.models.base import CrossModalModel, GradientSettings
 
 if TYPE_CHECKING:
-    from xmodal.data.batches import Cells
+    from xmodal.data.batches import Batch, Cells
 
 log = logging.getLogger(__name__)
 Row = dict[str, float]
@@ -33,6 +35,7 @@ class Fit:
     best_loss: float = math.inf
     warnings: list[str] = field(default_factory=list)
     resumed: int = 0  # epochs that an earlier attempt had done
+    cells_at_once: int | None = None  # where the GPU's memory was not enough for whole minibatches
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Running:
     shuffle: torch.Generator
     fit: Fit
     best: dict[str, torch.Tensor]
+    portions: memory.Portions
 
     @property
     def epoch(self) -> int:
@@ -77,10 +81,15 @@ def fit(
         _epochs(running, settings, (train, valid), device, keeper)
         model.load_state_dict(running.best)
     model.eval()
-    with torch.no_grad():
-        model.finish(valid if len(valid) else train)
+    _finish(model, valid if len(valid) else train)
     if isinstance(settings, GradientSettings) and settings.epochs and len(valid):
         _refit(running, settings, joined(train, valid), device)
+    if running.portions.halved:
+        running.fit.cells_at_once = running.portions.size
+        running.fit.warnings.append(
+            f"the memory of the GPU was enough for {running.portions.size} cells at once, not for whole minibatches: with more "
+            "memory the weights differ a little"
+        )
     return running.fit
 
 
@@ -99,7 +108,7 @@ def start(model: CrossModalModel, seed: int) -> Running:
             optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience
         )
     shuffle = torch.Generator().manual_seed(seed)
-    return Running(model, optimizer, scheduler, shuffle, Fit(), _copy(model))
+    return Running(model, optimizer, scheduler, shuffle, Fit(), _copy(model), portions.of_training(settings.batch_size))
 
 
 def one_cycle(epoch: int, epochs: int) -> float:
@@ -156,16 +165,20 @@ def _pass(running: Running, settings: GradientSettings, cells: Cells, device: to
     """All minibatches of ``cells`` once; the mean of each loss term."""
     totals = Means()
     for batch in cells.minibatches(settings.minibatch(len(cells)), running.shuffle):
-        terms = running.model.loss(batch.to(device))
-        if not terms:  # a last minibatch of single cells of different modalities teaches nothing
+        found = _gradients(running, batch, device)
+        if not found:  # a last minibatch of single cells of different modalities teaches nothing
             continue
-        loss = torch.stack(list(terms.values())).sum()
-        running.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(running.model.parameters(), settings.clip)
         running.optimizer.step()
-        totals.add(terms, len(batch))
+        for terms, cells_of_portion in found:
+            totals.add(terms, cells_of_portion)
     return totals.means()
+
+
+def _gradients(running: Running, batch: Batch, device: torch.device) -> portions.Terms:
+    """Gradients of the mean loss of ``batch``, and the loss terms; in portions where the GPU cannot hold it whole."""
+    undo = portions.rewinding(device)
+    return running.portions.run(lambda size: portions.gradients(running, batch, device, size), len(batch), undo)
 
 
 def _one_epoch(running: Running, settings: GradientSettings, cells: tuple[Cells, Cells], device: torch.device) -> Row:
@@ -173,7 +186,11 @@ def _one_epoch(running: Running, settings: GradientSettings, cells: tuple[Cells,
     rate = running.optimizer.param_groups[0]["lr"]
     running.model.train()
     means = _pass(running, settings, train, device)
-    held = evaluate(running.model, valid if len(valid) else train, settings.batch_size, device)
+    held_out = valid if len(valid) else train
+    held = running.portions.run(
+        lambda size: evaluate(running.model, held_out, min(size, settings.batch_size), device),
+        min(settings.batch_size, len(held_out)),
+    )
     row = {"train_loss": sum(means.values()), "valid_loss": sum(held.values())}
     return {**row, **{f"valid_{k}": v for k, v in held.items()}, "learning_rate": rate}
 
@@ -186,6 +203,20 @@ def evaluate(model: CrossModalModel, cells: Cells, size: int, device: torch.devi
     for batch in cells.minibatches(size):
         totals.add(model.loss(batch.to(device)), len(batch))
     return totals.means()
+
+
+@torch.no_grad()
+def _finish(model: CrossModalModel, cells: Cells) -> None:
+    """On the CPU where the GPU's memory is not enough: it is done once, and in few cells."""
+    try:
+        model.finish(cells)
+        return
+    except RuntimeError as error:
+        if not memory.exceeded(error):
+            raise
+    log.warning("the memory of the GPU is not enough for the last step of training; it is done on the CPU")
+    memory.release()
+    model.to("cpu").finish(cells)
 
 
 class Means:

@@ -104,6 +104,7 @@ def snapshot(running: Running, run: str = "") -> Snapshot:
         "best_loss": fit.best_loss,
         "rates": rates,
         "scheduler": scheduler,
+        "cells_at_once": running.portions.size,
     }
     return Snapshot({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, json.dumps(header))
 
@@ -176,6 +177,8 @@ def _restore(running: Running, header: dict[str, Any], tensors: dict[str, torch.
         torch.cuda.set_rng_state(tensors["random.cuda"])
     running.fit.history, running.fit.best_epoch = header["history"], header["best_epoch"]
     running.fit.best_loss = header["best_loss"]
+    # what an attempt on this GPU found out; absent from states of before
+    running.portions.size = header.get("cells_at_once", running.portions.size)
 
 
 def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from xmodal import memory
 from xmodal.errors import NotApplicable
 
 if TYPE_CHECKING:
@@ -106,10 +107,15 @@ class CrossModalModel(nn.Module):
         """
         size, chunks = 256, []
         self.to(device).eval()
-        with torch.no_grad():
-            for start in range(0, len(held), size):
-                batch = held.batch(slice(start, start + size)).only(source).to(device)
-                chunks.append(self.predict(batch, source, target).float().cpu().numpy())
+        portions = memory.of_prediction(size)
+
+        def predicted(batch: Batch, rows: int) -> memory.Arrays:
+            with torch.no_grad():
+                return (self.predict(batch.to(device), source, target).float().cpu().numpy(),)
+
+        for start in range(0, len(held), size):
+            batch = held.batch(slice(start, start + size)).only(source)
+            chunks.append(portions.each(batch, len(batch), predicted)[0])
         return held, np.concatenate(chunks) if chunks else np.zeros((0, len(self.vocabulary[target])), np.float32)
 
     def embed(self, batch: Batch) -> Tensor:

@@ -1,14 +1,16 @@
 """Prediction of new cells: aligned, judged, streamed in fixed batches, written as it goes.
 
 Shards: ``rows`` is a range of the selected cells whose edges lie on multiples of :data:`BATCH`.  Every batch is padded to
-that size, so a cell's result never depends on the shard it was computed in.
+that size, so a cell's result never depends on the shard it was computed in.  A GPU that cannot hold one computes each batch in
+halves, quarters, ... of it, the first batch as all others (which need as much memory): the shapes are fixed again, and whole and
+shards have the same bytes on GPUs of the same memory; against a GPU that holds whole batches they agree up to rounding.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmodal import __version__, fields, provenance
+from xmodal import __version__, fields, memory, provenance
 from xmodal.data import alignment, features
 from xmodal.data.batches import Cells, spread
 from xmodal.errors import InputRefused, NotApplicable, UsageRefused
@@ -28,6 +30,8 @@ from xmodal.predicting.streaming import LAYERS, MATRIX, Chunks
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
+
+    from xmodal.data.batches import Batch
 
 log = logging.getLogger(__name__)
 BATCH = 256  # cells at once: small enough for 100,000 peaks dense, large enough for matrix products to pay
@@ -81,22 +85,26 @@ class Job:
 
     def tops(self, device: torch.device) -> Iterator[top.Chunk]:
         """The highest predictions of each cell batch by batch, (cells, ``facts["top"]``): their features and themselves."""
-        for out in self._outputs(device):
-            yield top.highest(out, self.facts["top"])
+        for pair in self._computed(device, lambda out: top.highest(out, self.facts["top"])):
+            yield pair[0], pair[1]
 
     def _values(self, device: torch.device) -> Iterator[npt.NDArray[np.float32]]:
-        for out in self._outputs(device):
-            yield out.float().cpu().numpy()
+        for (values,) in self._computed(device, lambda out: (out.float().cpu().numpy(),)):
+            yield values
 
-    def _outputs(self, device: torch.device) -> Iterator[torch.Tensor]:
+    def _computed(self, device: torch.device, kept: Callable[[torch.Tensor], memory.Arrays]) -> Iterator[memory.Arrays]:
+        """What is ``kept`` of the predictions of each batch."""
         model = self.loaded.model.to(device).eval()
+        portions = memory.of_prediction(BATCH)
+
+        def work(batch: Batch, rows: int) -> memory.Arrays:
+            with torch.no_grad():
+                return kept(model.predict(batch.to(device), self.source, self.target)[:rows])
+
         first, last = self.rows
         for start in range(first, last, BATCH):
             stop = min(start + BATCH, last)
-            batch = self.cells.batch(slice(start, stop), BATCH, self.source).to(device)
-            with torch.no_grad():
-                out = model.predict(batch, self.source, self.target)
-            yield out[: stop - start]
+            yield portions.each(self.cells.batch(slice(start, stop), BATCH, self.source), stop - start, work)
 
 
 def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:

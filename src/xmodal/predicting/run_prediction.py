@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from xmodal import memory
 from xmodal.data import io
 from xmodal.errors import InputRefused
 from xmodal.predicting import prediction, streaming, top
@@ -20,6 +21,7 @@ Part = TypeVar("Part")
 TICK = 10  # batches between two lines of progress
 
 
+@memory.refusing("the model")
 def run(
     file: Path, checkpoint: Path, output: Path, request: Request, how: tuple[torch.device, int, bool]
 ) -> tuple[int, dict[str, Any]]:
