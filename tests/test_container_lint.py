@@ -42,7 +42,7 @@ MISTAKES = (
     ("hadolint", CPU, "--no-install-recommends ", "", "DL3015"),
     ("hadolint", CPU, "software.version=", "version.of.software=", "DL3049"),
     ("hadolint", CPU, "USER biodocker", "USER root", "DL3002"),
-    ("shellcheck", "scripts/release-files", '"$wheel" "${', '$wheel "${', "SC2086"),
+    ("shellcheck", "scripts/release-files", 'cp "$wheel"', "cp $wheel", "SC2086"),
     ("actionlint", RELEASE, "needs: publish", "needs: push", "push"),
     ("actionlint", RELEASE, "steps.names.outputs.cpu", "steps.name.outputs.cpu", "steps"),
     ("zizmor", RELEASE, "permissions: {}", "permissions: write-all", "excessive-permissions"),
