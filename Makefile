@@ -34,6 +34,7 @@ test-slurm: setup ## The pipeline over a real Slurm of two nodes on this machine
 	$(PYTEST) -q -rA --no-header -m slurm
 
 test-containers: setup ## The images as another user, read-only, in pipelines, with GPU options, in Galaxy
+	@scripts/setup-container-lint
 	@scripts/containers || [[ $$? == 77 ]]
 	$(PYTEST) -q -rA --no-header -m containers
 
@@ -57,6 +58,8 @@ bundle portal:
 lint: setup ## Style and types
 	.venv/bin/ruff check src tests benchmarks
 	.venv/bin/mypy
+	@scripts/setup-container-lint
+	@[[ ! -d .containerlint ]] || scripts/container-lint hadolint shellcheck zizmor
 
 lock: ## Lock the newest fitting versions anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \

@@ -30,7 +30,7 @@ class Engine:
 
     def run(self, image: str, *command: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         """One command in a fresh container without network."""
-        return self("run", "--rm", "--network", "none", *options, image, *command)
+        return self("run", "--rm", "--no-healthcheck", "--network", "none", *options, image, *command)
 
 
 @functools.cache
