@@ -119,6 +119,19 @@ def test_a_stranger_on_a_read_only_root_trains_predicts_and_reports(tmp_path: Pa
     assert left == {"sim", "prepared.h5mu", "model", "atac.h5ad", "scores", "report.html"}
 
 
+def test_numba_finds_what_was_compiled_for_it() -> None:
+    program = """
+        set -e
+        xmodal simulate --output-dir sim --cells 300 --genes 60 --peaks 150 --quiet
+        xmodal train sim/paired.h5mu --model mean --output-dir model --quiet
+        xmodal predict sim/paired.h5mu --from rna --to atac --checkpoint model/model.safetensors --output atac.h5ad --quiet
+        NUMBA_DEBUG_CACHE=1 xmodal evaluate sim/paired.h5mu --prediction atac=atac.h5ad --output-dir scores
+    """
+    lines = said(engine().run(image("cpu"), "bash", "-c", program, options=("--workdir", "/tmp"))).splitlines()
+    assert any("data loaded from '/tmp/numba/" in line for line in lines)
+    assert [line for line in lines if "data saved to" in line] == []
+
+
 def local_config(folder: Path) -> tuple[str, ...]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "site.config").write_text("process.resourceLimits = [cpus: 2, memory: 6.GB, time: 1.h]\n")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from xmodal import compiled
 from xmodal.scores.scoring import Truth, profile
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def project(predicted: Array, truth: Truth, most: int, seed: int) -> Picture | N
         cells = np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
     true, guess = _reduced(predicted, truth, cells, seed)
     both = np.concatenate([true, guess]).round(3)  # so that other rounding of the matrix products changes no map
+    compiled.provide()
     import umap
     from sklearn.neighbors import NearestNeighbors
 
