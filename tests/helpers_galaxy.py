@@ -94,6 +94,7 @@ class Galaxy:
 
     def _configure(self, jobs: Settings, settings: Settings) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o755)  # it is mounted into containers, whose user may be another one
         conf = yaml.safe_load((HERE / "galaxy.yml").read_text())
         conf["galaxy"] |= {"bootstrap_admin_api_key": self.key, **settings}
         (self.folder / "galaxy.yml").write_text(yaml.safe_dump(conf))
@@ -171,11 +172,14 @@ class Galaxy:
         return content
 
     def log(self, lines: int = 60) -> str:
-        """The ends of Galaxy's logs."""
-        ends = (path.read_text(errors="replace").splitlines()[-lines:] for path in sorted(self.folder.glob("*.log")))
-        return "\n".join(line for end in ends for line in end)
+        """The ends of Galaxy's logs, without the requests."""
+        said = []
+        for path in sorted(self.folder.glob("*.log")):
+            kept = [line for line in path.read_text(errors="replace").splitlines() if not line.startswith("INFO:  ")]
+            said += [f"{path.name}:", *kept[-lines:]]
+        return "\n".join(said)
 
-    def test(self, data: Path, *options: str, timeout: float = 600) -> list[dict[str, Any]]:
+    def test(self, data: Path, *options: str, timeout: float = 900) -> list[dict[str, Any]]:
         """Run the tools' own tests over the API with the files in ``data``; one result for each, as in results.json."""
         results = self.folder / "results.json"
         results.unlink(missing_ok=True)
@@ -190,7 +194,7 @@ class Galaxy:
         tests: list[dict[str, Any]] = json.loads(results.read_text())["tests"]
         return tests
 
-    def passes(self, data: Path, *options: str, timeout: float = 600) -> list[dict[str, Any]]:
+    def passes(self, data: Path, *options: str, timeout: float = 900) -> list[dict[str, Any]]:
         """As ``test``, and every ``<test>`` of the tools was run and succeeded."""
         tests = self.test(data, *options, timeout=timeout)
         failed = {test["id"]: test["data"] for test in tests if test["data"]["status"] != "success"}

@@ -26,7 +26,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict
     environments = jobs["execution"]["environments"]
     environments["other_user"] = environments["container"] | {"docker_set_user": f"{OTHER_USER}:{OTHER_USER}"}
     jobs["tools"].append({"id": "xmodal_as_other_user", "environment": "other_user"})
-    other = folder / "as_other_user.xml"
+    other = folder / "tools" / "as_other_user.xml"
+    other.parent.mkdir(mode=0o755)  # a tool's folder is mounted too
     other.write_text(TOOL.read_text().replace('id="xmodal_in_container"', 'id="xmodal_as_other_user"'))
     # Galaxy's job folders are its own user's: only so can another one write there.
     with Galaxy(folder / "server", [TOOL, other], jobs, umask=0) as galaxy:
