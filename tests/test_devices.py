@@ -6,13 +6,23 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.fx.experimental._config
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from conftest import run_xmodal
-from xmodal import devices, gpu_seen
+from xmodal import devices, gpu_seen, registry
+from xmodal.data import io
+from xmodal.data.batches import cells_of
 from xmodal.errors import UsageRefused
+from xmodal.learning import checkpoint
+from xmodal.models.base import GradientSettings
+
+GOLDEN = Path(__file__).parent / "golden"
 
 # As torch 2.9.1 has them in libtorch_python.so and libc10_cuda.so.
 NO_DRIVER = (
@@ -174,3 +184,50 @@ def test_the_command_refuses_before_it_reads(tmp_path: Path) -> None:
     done = run_xmodal("train", tmp_path / "not_cells.h5mu", *where)
     assert done.code == 2 and done.err.startswith("xmodal: error: --device cuda: ") and done.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operations on tensors of two devices, as a GPU does, with torch's device without memory in its place.
+
+    Indices may lie on the CPU, and so may what is copied; values that a device without memory cannot tell are one.
+    """
+
+    free = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default, torch.ops.aten.index.Tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+            return 1
+        tensors = [t for t in tree_leaves((args, kwargs or {})) if isinstance(t, torch.Tensor) and t.dim()]
+        places = {t.device.type for t in tensors}
+        assert len(places) < 2 or func in self.free or "index_put" in str(func), f"{func}: {places}"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_model_keeps_to_its_device(name: str) -> None:
+    """Buffers that are left on the CPU would only be found on a GPU."""
+    model = checkpoint.load(GOLDEN / f"{name}-format1.safetensors").model
+    device, cells = torch.device("meta"), cells_of(io.read_cells(GOLDEN / "cells.h5mu"), model.vocabulary)
+    if name == "crossmp":  # sparse products are not there without memory
+        for encoder in model.encoders.values():
+            encoder.activity = None
+    batch = cells.batch(slice(0, 16))
+    if name == "auto":  # as `prepare` leaves it
+        for way in model.ways.values():
+            width = model.state(way.source.name)(model._raw(batch, way.source.name)).shape[1]
+            way.space, way.centres, way.smooth = (
+                (way.source.name,),
+                torch.ones(3, width),
+                torch.ones(3, len(way.target)),
+            )
+    model.to(device)
+    with torch.fx.experimental._config.patch(meta_nonzero_assume_all_nonzero=True), OneDevice():
+        for source, target in model.directions():
+            with torch.no_grad():
+                out = model.eval().predict(batch.only(source).to(device), source, target)
+            assert out.is_meta and out.shape == (16, len(model.vocabulary[target]))
+        terms = model.train().loss(batch.to(device))
+        if terms:
+            torch.stack(list(terms.values())).sum().backward()
+    assert all(value.is_meta for value in terms.values())
+    assert bool(terms) == isinstance(model.settings, GradientSettings)
