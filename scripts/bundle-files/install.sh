@@ -89,6 +89,12 @@ unpack() { # the archive as a tar
     esac
 }
 
+check_zstd() { # podman unpacks by itself; Docker 20.10, Apptainer and Singularity do not
+    ((load)) && [[ $engine != podman && $archive == *.zst ]] || return 0
+    command -v zstd >/dev/null ||
+        refuse "zstd is not on PATH, and $engine cannot read ${archive##*/} without" "install zstd, or have the bundle made with XMODAL_BUNDLE_COMPRESS=gzip"
+}
+
 images_are_there() { # all of them, and those of this bundle?
     local kind
     [[ $engine == podman || $engine == docker ]] || return 1
@@ -122,8 +128,8 @@ check_disk() {
     podman | docker)
         storage=$("$engine" info --format '{{if .Store}}{{.Store.GraphRoot}}{{end}}' 2>/dev/null || "$engine" info --format '{{.DockerRootDir}}' 2>/dev/null || true)
         [[ -z $storage ]] || need "$storage" "$archive_bytes" "it is the store of $engine"
-        # podman lays the unpacked archive down before it reads it
-        [[ $engine == docker ]] || need "${TMPDIR:-/var/tmp}" "$archive_bytes" "TMPDIR names another place for what is unpacked" ;;
+        # podman lays the unpacked archive down before it reads it, and its layers once more (measured)
+        [[ $engine == docker ]] || need "${TMPDIR:-/var/tmp}" $((archive_bytes * 2)) "TMPDIR names another place for what is unpacked" ;;
     *) need "$prefix" $((archive_bytes * 4)) ;; # unpacked, cut out, as a tree, as .sif
     esac
 }
@@ -138,7 +144,7 @@ load_images() {
         "$engine" load -i "$archive" >/dev/null # it unpacks by itself
     fi || { say "$engine could not load the images"; exit 1; }
     for kind in "${kinds[@]}"; do
-        said=$("$engine" run --rm --network none "${image[$kind]}" xmodal --version) || { say "${image[$kind]} does not run"; exit 1; }
+        said=$("$engine" run --rm --no-healthcheck --network none "${image[$kind]}" xmodal --version) || { say "${image[$kind]} does not run"; exit 1; }
         say "${image[$kind]}: $said"
     done
 }
@@ -260,6 +266,7 @@ load=0
 ((no_images || ${#kinds[@]} == 0)) || [[ $engine == none ]] || images_are_there || load=1
 if [[ -n ${again:-} ]]; then
     if [[ $engine == podman || $engine == docker ]] && ((load)); then
+        check_zstd
         check_disk
         load_images
     fi
@@ -268,9 +275,7 @@ if [[ -n ${again:-} ]]; then
     exit
 fi
 [[ $engine != none ]] || found_python=$(find_python) || exit 3
-if ((load)) && [[ $engine != podman && $engine != docker && $archive == *.zst ]]; then
-    command -v zstd >/dev/null || refuse "zstd is not on PATH, and $engine cannot read $archive" "install zstd, or have the bundle made with XMODAL_BUNDLE_COMPRESS=gzip"
-fi
+check_zstd
 check_disk
 
 mkdir -p "$(dirname "$prefix")"
