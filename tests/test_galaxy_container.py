@@ -13,6 +13,7 @@ from helpers_galaxy import HERE, Galaxy, container_jobs, need_galaxy
 from helpers_nextflow import TESTDATA
 
 TOOL = HERE / "tools" / "in_container.xml"
+WITHOUT = HERE / "tools" / "without_container.xml"  # its own <test> expects that it fails
 OTHER_USER = 12345  # in no /etc/passwd
 
 
@@ -26,13 +27,17 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict
     environments = jobs["execution"]["environments"]
     environments["other_user"] = environments["container"] | {"docker_set_user": f"{OTHER_USER}:{OTHER_USER}"}
     jobs["tools"].append({"id": "xmodal_as_other_user", "environment": "other_user"})
+    environments["no_default"] = environments["container"].copy()
+    del environments["no_default"]["docker_default_container_id"]
+    jobs["tools"].append({"id": "xmodal_without_container", "environment": "no_default"})
     other = folder / "tools" / "as_other_user.xml"
     other.parent.mkdir(mode=0o755)  # a tool's folder is mounted too
     other.write_text(TOOL.read_text().replace('id="xmodal_in_container"', 'id="xmodal_as_other_user"'))
     # Galaxy's job folders are its own user's: only so can another one write there.
-    with Galaxy(folder / "server", [TOOL, other], jobs, umask=0) as galaxy:
+    with Galaxy(folder / "server", [TOOL, other, WITHOUT], jobs, umask=0) as galaxy:
         tests = galaxy.passes(TESTDATA)
-        yield {test["data"]["tool_id"]: _report(galaxy.output(test, "where").decode()) for test in tests}
+        told = (test for test in tests if "where" in test["data"]["job"]["outputs"])
+        yield {test["data"]["tool_id"]: _report(galaxy.output(test, "where").decode()) for test in told}
 
 
 def _report(text: str) -> dict[str, list[str]]:
