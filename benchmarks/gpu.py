@@ -2,20 +2,19 @@
 
 Simulated cells of the shape of a multiome (3,000 genes, 30,000 peaks) are trained on and predicted, on the CPU and on the GPU,
 whole commands in processes of their own.  How busy the GPU was, and how much of its memory was taken, is asked of `nvidia-smi`
-five times a second while a command runs (of all processes: nobody else should use it).  Prints a Markdown table;
+all the time while a command runs (of all processes: nobody else should use it).  Prints a Markdown table;
 ``--write`` puts it into RESULTS.md.  Where there is no GPU it says "skipped, because ..." and ends with 0.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,41 +28,39 @@ MODELS = {
     "auto": (),
     "crossmp": ("--set", "epochs=20", "--set", "patience=20"),
 }
-SMI = (
-    "nvidia-smi",
-    "--query-gpu=utilization.gpu,memory.used",
-    "--format=csv,noheader,nounits",
-    "--loop-ms=200",
-)
+QUERY = ("--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits")
+PAUSE = 0.2  # seconds between two questions
 NONE = "-"
 
 
 class Sampling:
-    """Reads lines ``percent, MiB`` of a command that goes on until this block ends."""
+    """Asks a command for a line ``percent, MiB`` again and again until this block ends; an empty command is not asked."""
 
-    def __init__(self, command: tuple[str, ...] = SMI) -> None:
+    def __init__(self, command: tuple[str, ...]) -> None:
         self.command = command
         self.lines: list[tuple[float | None, float | None]] = []
-        self.process: subprocess.Popen[str] | None = None
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._ask, daemon=True)
 
     def __enter__(self) -> Self:
-        with contextlib.suppress(OSError):
-            self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            self.reader = threading.Thread(target=self._read, daemon=True)
-            self.reader.start()
+        if self.command:
+            self.thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait()
-            self.reader.join()
+        self.over.set()
+        if self.command:
+            self.thread.join()
 
-    def _read(self) -> None:
-        assert self.process is not None and self.process.stdout is not None
-        for line in self.process.stdout:
-            busy, _, memory = line.partition(",")
+    def _ask(self) -> None:
+        while not self.over.is_set():
+            try:
+                done = subprocess.run(self.command, capture_output=True, text=True, check=True, timeout=30)
+            except (OSError, subprocess.SubprocessError):
+                return
+            busy, _, memory = done.stdout.strip().partition(",")
             self.lines.append((_number(busy), _number(memory)))
+            self.over.wait(PAUSE)
 
     def wait_for(self, lines: int, seconds: float = 20) -> None:
         """Until so many lines were read."""
@@ -101,8 +98,11 @@ class Row:
     most_mib: float | None
 
 
-def measured(cells: Path, folder: Path, devices: tuple[str, ...]) -> list[Row]:
-    """Train and predict with every model on every device, in turns; ``cells``: a prepared file."""
+def measured(cells: Path, folder: Path, devices: tuple[str, ...], ask: tuple[str, ...] = ()) -> list[Row]:
+    """Train and predict with every model on every device, in turns.
+
+    ``cells``: a prepared file; ``ask``: the command that tells how busy the GPU is, and its memory.
+    """
     with h5py.File(cells) as handle:
         count = len(handle["obs"][handle["obs"].attrs["_index"]])
     rows = []
@@ -115,19 +115,17 @@ def measured(cells: Path, folder: Path, devices: tuple[str, ...]) -> list[Row]:
             predict = ("predict", cells, "--from", "rna", "--to", "atac", "--checkpoint", out / "model.safetensors")
             predict = (*predict, "--interval", 0, "--output", folder / "predicted.h5ad", *told)
             for step, command in (("train", train), ("predict", predict)):
-                rows.append(_timed(Row(model, step, device, count, 0.0, None, None), command))
+                rows.append(_timed(Row(model, step, device, count, 0.0, None, None), command, ask))
                 sys.stderr.write(table(rows[-1:]).splitlines()[-1] + "\n")
     return rows
 
 
-def _timed(row: Row, command: tuple[object, ...]) -> Row:
-    with Sampling() as samples:
+def _timed(row: Row, command: tuple[object, ...], ask: tuple[str, ...]) -> Row:
+    with Sampling(ask if row.device == "cuda" else ()) as samples:
         began = time.perf_counter()
         subprocess.run([XMODAL, *map(str, command)], check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - began
-    on_gpu = row.device == "cuda"
-    found = (samples.busy(), samples.most_mib()) if on_gpu else (None, None)
-    return Row(row.model, row.step, row.device, row.cells, seconds, *found)
+    return replace(row, seconds=seconds, busy=samples.busy(), most_mib=samples.most_mib())
 
 
 def table(rows: list[Row]) -> str:
@@ -165,7 +163,8 @@ def main(arguments: list[str]) -> int:
         size = ("--cells", asked.cells, "--genes", GENES, "--peaks", PEAKS, "--no-rates")
         xmodal("simulate", "--output-dir", folder / "sim", *size)
         xmodal("prepare", "--h5mu", folder / "sim/paired.h5mu", "--output", folder / "cells.h5mu")
-        rows = measured(folder / "cells.h5mu", folder, ("cpu", "cuda"))
+        ask = ("nvidia-smi", f"--id=GPU-{torch.cuda.get_device_properties(0).uuid}", *QUERY)
+        rows = measured(folder / "cells.h5mu", folder, ("cpu", "cuda"), ask)
     text = f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n\n{table(rows)}"
     sys.stdout.write(text + "\n")
     if asked.write:

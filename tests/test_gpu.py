@@ -228,15 +228,17 @@ def test_the_benchmark_measures(
 
 
 def test_the_benchmark_reads_what_nvidia_smi_says(benchmark: ModuleType, tmp_path: Path) -> None:
-    fake = tmp_path / "nvidia-smi"
-    fake.write_text("#!/bin/sh\nprintf '10, 500\\n90, 2500\\n[N/A], 2500\\n'\nexec sleep 60\n")
+    fake, count = tmp_path / "nvidia-smi", tmp_path / "count"
+    says = "case $n in 1) echo 10, 500 ;; 2) echo 90, 2500 ;; *) echo '[N/A], 2500' ;; esac"
+    fake.write_text(f"#!/bin/sh\necho >> {count}\nn=$(wc -l < {count})\n{says}\n")
     fake.chmod(0o755)
     with benchmark.Sampling((str(fake),)) as samples:
         samples.wait_for(3)
     assert samples.busy() == (50.0, 90.0) and samples.most_mib() == 2500
-    with benchmark.Sampling((str(tmp_path / "absent"),)) as none:
-        pass
-    assert none.busy() is None and none.most_mib() is None
+    for absent in ((str(tmp_path / "absent"),), ()):
+        with benchmark.Sampling(absent) as none:
+            pass
+        assert none.busy() is None and none.most_mib() is None
 
 
 @pytest.mark.skipif(WHY_NOT is None, reason="skipped, because there is a GPU")

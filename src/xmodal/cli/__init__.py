@@ -48,7 +48,8 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Predict the single-cell modality that was not measured, and find out how far to trust it.
 
-    Exit codes: 0 fine, 1 internal error, 2 usage, 3 input refused, 99 not applicable, 143 stopped by SIGTERM.
+    Exit codes: 0 fine, 1 internal error, 2 usage, 3 input refused, 99 not applicable, 137 out of memory, 143 stopped
+    by SIGTERM.
     """
 
 
