@@ -53,8 +53,8 @@ def container_jobs(engine: Engine, user: str = "") -> dict[str, Any]:
     conf["execution"]["default"] = "container"
     environment = conf["execution"]["environments"]["container"]
     environment |= {"docker_cmd": engine.name, "docker_default_container_id": IMAGES["cpu"]}
-    if "CONTAINERS_CONF" in engine.env:
-        environment["env"] = [{"name": "CONTAINERS_CONF", "value": engine.env["CONTAINERS_CONF"]}]
+    needed = {name: engine.env[name] for name in ("CONTAINERS_CONF", "DOCKER_HOST") if name in engine.env}
+    environment["env"] = [{"name": name, "value": value} for name, value in needed.items()]
     if user:
         environment["docker_set_user"] = user
     return conf
@@ -81,15 +81,16 @@ class Galaxy:
         env: Mapping[str, str] | None = None,
         umask: int = 0o022,
     ) -> None:
-        self.folder = folder
+        self.folder = folder.resolve()
         self.tools = tools
+        self.environments: Settings = jobs["execution"]["environments"]
         self.key = secrets.token_hex(16)
         self.url = ""
         self.started: list[subprocess.Popen[bytes]] = []
         self.umask = umask
         self.env = os.environ | dict(env or {})
         self.env["PATH"] = f"{self.env['PATH']}:{INSTALLED / 'bin'}"
-        self.env["GALAXY_CONFIG_FILE"] = str(folder / "galaxy.yml")
+        self.env["GALAXY_CONFIG_FILE"] = str(self.folder / "galaxy.yml")
         self._configure(jobs, settings or {})
 
     def _configure(self, jobs: Settings, settings: Settings) -> None:
@@ -184,7 +185,14 @@ class Galaxy:
         results = self.folder / "results.json"
         results.unlink(missing_ok=True)
         # Tests of data tables are left out, and count as passed, unless they are asked for.
-        command = [INSTALLED / "bin/galaxy-tool-test", "-u", self.url, "-a", self.key, "--with-reference-data"]
+        command: list[str | Path] = [
+            INSTALLED / "bin/galaxy-tool-test",
+            "-u",
+            self.url,
+            "-a",
+            self.key,
+            "--with-reference-data",
+        ]
         command += ["--parallel-tests", "2", "--test-data", data, "-j", results, *options]
         done = subprocess.run(
             command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=timeout, check=False
@@ -202,6 +210,15 @@ class Galaxy:
         assert len(tests) == number_of_tests(self.tools), [test["id"] for test in tests]
         return tests
 
+    def _remove_containers(self) -> None:
+        """Those of unfinished jobs; all have this folder mounted."""
+        used = [job for job in self.environments.values() if "docker_cmd" in job]
+        for command, env in {job["docker_cmd"]: job["env"] for job in used}.items():
+            engine = Engine(command, self.env | {variable["name"]: variable["value"] for variable in env})
+            left = engine("ps", "--all", "--quiet", "--filter", f"volume={self.folder}").stdout.split()
+            if left:
+                engine("rm", "--force", *left)
+
     def stop(self) -> None:
         """End everything that was started, jobs too. Celery ignores SIGTERM and leaves fork servers: after a while by SIGKILL."""
         sessions = {process.pid for process in self.started}
@@ -213,6 +230,7 @@ class Galaxy:
         for pid in _members(sessions):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self._remove_containers()
         for process in self.started:
             process.wait(STOP_SECONDS)
         self.started.clear()
