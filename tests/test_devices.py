@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import subprocess
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +186,34 @@ def test_the_command_refuses_before_it_reads(tmp_path: Path) -> None:
     done = run_xmodal("train", tmp_path / "not_cells.h5mu", *where)
     assert done.code == 2 and done.err.startswith("xmodal: error: --device cuda: ") and done.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+STUB = """
+int cuInit(unsigned flags) { return 0; }
+int cuDriverGetVersion(int *version) { *version = 11040; return 0; }
+int cuDeviceGetCount(int *count) { *count = 1; return 0; }
+"""
+
+
+@pytest.fixture(scope="module")
+def old_driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which torch finds a libcuda that only says its version: of CUDA 11.4."""
+    if shutil.which("cc") is None or torch.version.cuda is None or torch.cuda.is_available():
+        pytest.skip("skipped, because it takes a C compiler and a torch with CUDA on a machine without a GPU")
+    folder = tmp_path_factory.mktemp("driver")
+    (folder / "stub.c").write_text(STUB)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "libcuda.so.1", folder / "stub.c"], check=True)
+    return {"LD_LIBRARY_PATH": str(folder)}
+
+
+def test_the_real_torch_with_a_driver_too_old(old_driver: dict[str, str], prepared: Path, tmp_path: Path) -> None:
+    given = ("train", prepared, "--model", "mean", "--output-dir", tmp_path / "out")
+    done = run_xmodal(*given, "--device", "cuda", env=old_driver)
+    assert done.code == 2 and done.err.count("\n") == 1 and "Traceback" not in done.err
+    assert "the NVIDIA driver supports CUDA up to 11.4, this torch" in done.err
+    done = run_xmodal(*given, "--quiet", env=old_driver)
+    assert done.code == 0 and done.err.count("computing on the CPU: the NVIDIA driver supports CUDA up to 11.4") == 1
+    assert "UserWarning" not in done.err
 
 
 class OneDevice(TorchDispatchMode):

@@ -84,7 +84,7 @@ def _facts(driver: str | None, library: bool, nodes: list[str]) -> tuple[str, ..
         f"torch {torch.__version__} built for CUDA {torch.version.cuda or '(none)'}",
         f"{count} devices counted",
         *([f"CUDA_VISIBLE_DEVICES={visible!r}"] if visible is not None else []),
-        f"NVIDIA driver {driver}" if driver else "no NVIDIA driver",
+        f"NVIDIA driver {driver or 'of unknown version'}" if driver or library else "no NVIDIA driver",
         "libcuda there" if library else "no libcuda",
         ", ".join(nodes) if nodes else "no /dev/nvidia*",
     )
