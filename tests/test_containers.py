@@ -123,9 +123,10 @@ def test_numba_finds_what_was_compiled_for_it() -> None:
     program = """
         set -e
         xmodal simulate --output-dir sim --cells 300 --genes 60 --peaks 150 --quiet
-        xmodal train sim/paired.h5mu --model mean --output-dir model --quiet
-        xmodal predict sim/paired.h5mu --from rna --to atac --checkpoint model/model.safetensors --output atac.h5ad --quiet
-        NUMBA_DEBUG_CACHE=1 xmodal evaluate sim/paired.h5mu --prediction atac=atac.h5ad --output-dir scores
+        xmodal prepare --h5mu sim/paired.h5mu --split-by batch --output cells.h5mu --quiet
+        xmodal train cells.h5mu --model mean --output-dir model --quiet
+        xmodal predict cells.h5mu --from rna --to atac --checkpoint model/model.safetensors --output atac.h5ad --quiet
+        NUMBA_DEBUG_CACHE=1 xmodal evaluate cells.h5mu --prediction atac=atac.h5ad --output-dir scores
     """
     lines = said(engine().run(image("cpu"), "bash", "-c", program, options=("--workdir", "/tmp"))).splitlines()
     assert any("data loaded from '/tmp/numba/" in line for line in lines)
