@@ -223,6 +223,28 @@ def test_no_engine(bundle: Path, tmp_path: Path) -> None:
     refused(done, tmp_path / "p", "no Python 3.11")
 
 
+def test_no_zstd_where_the_engine_needs_it(bundle: Path, tmp_path: Path) -> None:
+    if not (bundle / "images" / "images.tar.zst").exists():
+        pytest.skip("zstd is not on this machine, so the archive is a .gz")
+    node = Machine(tmp_path / "node").add("docker")
+    bare = tmp_path / "tools"
+    bare.mkdir()
+    for tool in (*TOOLS, "awk", "df", "du"):
+        (bare / tool).symlink_to(str(shutil.which(tool)))
+    (bare / "docker").symlink_to(node.bin / "docker")
+    done = node.run("bash", bundle / "install.sh", "--prefix", tmp_path / "p", PATH=str(bare))
+    refused(done, tmp_path / "p", "docker cannot read images.tar.zst without", "XMODAL_BUNDLE_COMPRESS=gzip")
+
+
+def test_making_needs_room(tmp_path: Path) -> None:
+    machine = lay_out(tmp_path)
+    machine.add(
+        "df", "#!/bin/sh\nprintf 'Filesystem 1024-blocks Used Available Capacity Mounted\\n/dev/x 9 9 100 99%% /\\n'\n"
+    )
+    done = make(tmp_path, machine)
+    assert done.returncode == 3 and "0 GB are free, 1 GB are needed" in done.stderr
+
+
 @pytest.mark.parametrize("place", ["file", "other"])
 def test_a_taken_prefix_is_left_alone(bundle: Path, node: Machine, tmp_path: Path, place: str) -> None:
     prefix = tmp_path / place
