@@ -6,8 +6,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export XMODAL_REAL_DATA ?= $(abspath $(CURDIR)/../shared/data)
 PYTEST = .venv/bin/python -m pytest
 
-.PHONY: help setup demo test test-unit test-pipeline test-nfcore test-slurm test-galaxy test-containers test-all \
-	benchmark benchmark-speed bundle portal containers lint lock clean
+.PHONY: help setup demo test test-unit test-pipeline test-nfcore test-slurm test-galaxy test-containers test-gpu test-all \
+	benchmark benchmark-gpu benchmark-speed bundle portal containers lint lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -21,7 +21,7 @@ demo: setup ## Train, predict, evaluate on mouse cortex (or simulated cells); a 
 test: test-unit test-pipeline ## All quick tests, one real Nextflow run among them
 
 test-unit: setup ## Tests without Nextflow
-	OMP_NUM_THREADS=1 $(PYTEST) -q -n 2 --dist loadfile -m "not nextflow and not nfcore and not slurm and not containers"
+	OMP_NUM_THREADS=1 $(PYTEST) -q -n 2 --dist loadfile -m "not nextflow and not nfcore and not slurm and not containers and not gpu"
 
 test-pipeline: setup ## Tests that run Nextflow
 	$(PYTEST) -q -m nextflow
@@ -35,8 +35,12 @@ test-slurm: setup ## The pipeline over a real Slurm of two nodes on this machine
 
 test-containers: setup ## The images as another user, read-only, in pipelines, with GPU options, in Galaxy
 	@scripts/setup-container-lint
+	@scripts/setup-galaxy
 	@scripts/containers || [[ $$? == 77 ]]
 	$(PYTEST) -q -rA --no-header -m containers
+
+test-gpu: setup ## The suite's tests on a GPU; skipped, with the reason, where there is none
+	$(PYTEST) -q -rA --no-header -m gpu
 
 test-galaxy: setup
 	@echo "$@: skipped, because this part is not there yet"
@@ -45,6 +49,9 @@ test-all: test test-nfcore test-slurm test-galaxy test-containers ## test, and t
 
 benchmark: setup ## The models beside peers in their own environments (hours; what was measured is kept)
 	@benchmarks/run $@
+
+benchmark-gpu: setup ## Training and prediction on a GPU beside the CPU, where there is one
+	.venv/bin/python benchmarks/gpu.py --write
 
 benchmark-speed: setup
 	@if [[ -x benchmarks/run ]]; then benchmarks/run $@; else echo "$@: this part is not there yet" >&2; exit 1; fi
