@@ -217,7 +217,6 @@ place_files() {
     for name in pipeline nextflow models galaxy_tools sbom MANIFEST.json README.md; do
         [[ ! -e $bundle/$name ]] || cp -R "$bundle/$name" "$stage/$name"
     done
-    chmod -R u+w "$stage" # a medium may be read-only
 }
 
 next_steps() {
@@ -278,6 +277,8 @@ fi
 check_zstd
 check_disk
 
+left=$(compgen -G "$prefix.part.*" || true)
+[[ -z $left ]] || say "an earlier run was killed and left $left: remove it where none is running"
 mkdir -p "$(dirname "$prefix")"
 stage=$(mktemp -d "$prefix.part.XXXXXX")
 trap 'rm -rf "$stage"' EXIT # after the renaming it is gone
@@ -290,7 +291,7 @@ if ((load)); then
 fi
 write_config
 echo "$bundle_sum $engine $no_images" >"$stage/.bundle"
-chmod 755 "$stage"
+chmod -R u+w,a+rX "$stage" # for all, whatever the umask; and the medium may have been read-only
 [[ ! -d $prefix ]] || rmdir "$prefix"
 mv -T "$stage" "$prefix"
 next_steps
