@@ -47,6 +47,8 @@ elif words[0] == "build":  # Apptainer: one image an archive, and all its parts 
         assert {{entry["Config"], *entry["Layers"], "manifest.json"}} == set(archive.getnames())
     open(words[1], "w").write(entry["RepoTags"][0])
 elif words[0] in ("run", "exec"):
+    if os.path.exists(os.path.join(store, "broken")):
+        sys.exit("no user namespaces")
     print("xmodal, version {VERSION}")
 """
 

@@ -300,6 +300,9 @@ def test_apptainer_gets_one_image_at_a_time(bundle: Path, tmp_path: Path) -> Non
     assert sif.read_text() == IMAGES["cpu"]
     assert f"task.accelerator ? '{sif}' : '{sif}'" in (prefix / "xmodal.config").read_text()
     assert not (prefix / ".sif").exists()
+    (node.store / "broken").touch()
+    done = install(node, bundle, "--prefix", tmp_path / "q", "--engine", "apptainer")
+    assert done.returncode == 1 and "does not run" in done.stderr and not list(tmp_path.glob("q*"))
 
 
 def test_without_images(tmp_path: Path) -> None:

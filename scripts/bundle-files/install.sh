@@ -156,7 +156,7 @@ sif_of() { # cpu|gpu: name of its file
 }
 
 build_sifs() { # an archive of one image for each, since that is what Apptainer and Singularity read
-    local kind work=$stage/.sif sif
+    local kind work=$stage/.sif sif said
     mkdir -p "$work/all" "$work/tmp" "$stage/images"
     export APPTAINER_TMPDIR=$work/tmp SINGULARITY_TMPDIR=$work/tmp APPTAINER_DISABLE_CACHE=true SINGULARITY_DISABLE_CACHE=true
     unpack | tar -x -C "$work/all"
@@ -168,7 +168,8 @@ build_sifs() { # an archive of one image for each, since that is what Apptainer 
         tar -cf "$work/one.tar" -C "$work/all" manifest.json -T "$bundle/images/$kind.files"
         "$engine" build "$sif" "docker-archive:$work/one.tar" >&2 || { say "$engine could not build ${sif##*/}"; exit 1; }
         rm "$work/one.tar"
-        say "${sif##*/}: $("$engine" exec "$sif" xmodal --version)"
+        said=$("$engine" exec "$sif" xmodal --version) || { say "${sif##*/} does not run"; exit 1; }
+        say "${sif##*/}: $said"
     done
     rm -rf "$work"
 }
