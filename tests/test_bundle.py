@@ -302,7 +302,7 @@ def test_apptainer_gets_one_image_at_a_time(bundle: Path, tmp_path: Path) -> Non
     assert not (prefix / ".sif").exists()
     (node.store / "broken").touch()
     done = install(node, bundle, "--prefix", tmp_path / "q", "--engine", "apptainer")
-    assert done.returncode == 1 and "does not run" in done.stderr and not list(tmp_path.glob("q*"))
+    assert done.returncode == 0 and "warning: does not run on this machine; try on a node" in done.stderr
 
 
 def test_without_images(tmp_path: Path) -> None:
