@@ -122,7 +122,7 @@ def save_images(path: Path) -> dict[str, str]:
     with tarfile.open(path, "w") as archive:
         for name, content in parts.items():
             member = tarfile.TarInfo(name)
-            member.size = len(content)
+            member.size, member.mode = len(content), 0o444  # as podman does
             archive.addfile(member, io.BytesIO(content))
     return ids
 
