@@ -24,7 +24,7 @@ test-unit: setup ## Tests without Nextflow
 	OMP_NUM_THREADS=1 $(PYTEST) -q -n 2 --dist loadfile -m "not nextflow and not nfcore and not slurm and not containers and not gpu"
 
 test-pipeline: setup ## Tests that run Nextflow
-	$(PYTEST) -q -m nextflow
+	$(PYTEST) -q -m "nextflow and not containers"
 
 test-nfcore: setup ## nf-core's tools install, lint and run our modules elsewhere; nf-test where it is found
 	@scripts/setup-nfcore
@@ -59,7 +59,10 @@ benchmark-speed: setup
 containers: setup ## Both images with podman or docker (8 GB of disk)
 	@scripts/containers
 
-bundle portal:
+bundle: setup ## Everything for a machine without internet, in build/bundle (after make containers)
+	@scripts/bundle
+
+portal:
 	@echo "make $@: this part is not there yet" >&2; exit 1
 
 lint: setup ## Style and types

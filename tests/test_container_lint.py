@@ -41,7 +41,7 @@ RELEASE, CPU = ".github/workflows/release.yml", "containers/cpu/Dockerfile"
 MISTAKES = (
     ("hadolint", CPU, "--no-install-recommends ", "", "DL3015"),
     ("hadolint", CPU, "software.version=", "version.of.software=", "DL3049"),
-    ("hadolint", CPU, "USER biodocker", "USER root", "DL3002"),
+    ("hadolint", CPU, "USER 1000", "USER root", "DL3002"),
     ("shellcheck", "scripts/release-files", 'cp "$wheel"', "cp $wheel", "SC2086"),
     ("actionlint", RELEASE, "needs: publish", "needs: push", "push"),
     ("actionlint", RELEASE, "steps.names.outputs.cpu", "steps.name.outputs.cpu", "steps"),
