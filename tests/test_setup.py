@@ -148,9 +148,8 @@ def test_the_demo_clears_results_of_other_cells_and_keeps_its_own(tmp_path: Path
 
 
 def test_targets_that_are_not_there_yet_say_so() -> None:
-    for target, code in (("portal", 1), ("bundle", 1), ("containers", 1)):
-        ended = subprocess.run(["make", "-s", "-C", str(ROOT), target], capture_output=True, text=True, check=False)
-        assert (ended.returncode != 0) == bool(code) and "not there yet" in ended.stdout + ended.stderr
+    ended = subprocess.run(["make", "-s", "-C", str(ROOT), "portal"], capture_output=True, text=True, check=False)
+    assert ended.returncode != 0 and "not there yet" in ended.stdout + ended.stderr
 
 
 def test_one_version_everywhere() -> None:
