@@ -106,7 +106,17 @@ def test_what_may_write_runs_no_code_of_the_checkout_or_of_packages() -> None:
         assert not [s for s in steps if re.search(r"\b(make|pip|python|npm|docker run)\b", s.get("run", ""))]
     assert JOBS["build"]["permissions"] == {"contents": "read"}
     assert JOBS["publish"]["needs"] == "build" and JOBS["release"]["needs"] == "publish"
-    assert "github.ref_type == 'tag'" in JOBS["publish"]["if"]  # and so for the release, which needs it
+
+
+def test_only_a_tag_that_was_pushed_is_published() -> None:
+    """A run by hand can name a tag as well: what looks at the tag asks how the run was started too."""
+    pushed = "github.event_name == 'push' && github.ref_type == 'tag'"
+    for name in ("publish", "release"):
+        assert JOBS[name]["if"] == f"${{{{ {pushed} }}}}"
+    packing = [step for step in JOBS["build"]["steps"] if "images.tar.zst" in str(step)]
+    assert len(packing) == 2 and all(step["if"] == f"${{{{ {pushed} }}}}" for step in packing)
+    text = (ROOT / ".github/workflows/release.yml").read_text()
+    assert text.count("github.ref_type") == text.count(pushed) == 5
 
 
 def test_the_build_is_the_one_of_a_checkout() -> None:
