@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export XMODAL_REAL_DATA ?= $(abspath $(CURDIR)/../shared/data)
+LOCK = uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 PYTEST = .venv/bin/python -m pytest
 
 .PHONY: help setup demo test test-unit test-pipeline test-nfcore test-slurm test-galaxy test-containers test-gpu test-all \
@@ -72,8 +73,9 @@ lint: setup ## Style and types
 	@[[ ! -d .containerlint ]] || scripts/container-lint hadolint shellcheck zizmor
 
 lock: ## Lock the newest fitting versions anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
-		--extra report --extra dev -o requirements.lock pyproject.toml scripts/build-needs.in
+	$(LOCK) --extra report --extra dev -o requirements.lock pyproject.toml scripts/build-needs.in
+	$(LOCK) --extra report -c requirements.lock -o containers/requirements.lock pyproject.toml
+	$(LOCK) --no-build -o containers/tools.lock containers/tools.in
 
 clean: ## Results and caches; .venv stays
 	rm -rf results work .nextflow .nextflow.log* .pytest_cache .mypy_cache .ruff_cache build dist

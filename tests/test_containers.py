@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -69,6 +70,16 @@ def test_both_images_hold_the_same_wheel() -> None:
     cpu, gpu = (said(engine().run(image(kind), "grep", "-v", "^../", record)) for kind in ("cpu", "gpu"))
     assert cpu == gpu
     assert "xmodal/cli/__init__.py,sha256=" in cpu
+
+
+def test_an_image_holds_the_source_that_lies_here() -> None:
+    program = "import xmodal, pathlib; print(pathlib.Path(xmodal.__file__).parent)"
+    place = said(engine().run(image("cpu"), "python", "-c", program)).strip()
+    sums = said(engine().run(image("cpu"), "bash", "-c", f"cd {place} && find . -name '*.py' | xargs sha256sum"))
+    inside = {name.removeprefix("./"): digest for digest, name in (line.split() for line in sums.splitlines())}
+    source = ROOT / "src/xmodal"
+    here = {str(p.relative_to(source)): hashlib.sha256(p.read_bytes()).hexdigest() for p in source.rglob("*.py")}
+    assert inside == here, "these images are of other code: make containers"
 
 
 def test_the_version_is_said_within_a_second() -> None:
