@@ -33,6 +33,7 @@ elif words[:2] == ["image", "inspect"]:
         sys.exit(1)
     print("5000000" if "Size" in words[3] else images[words[-1]])
 elif words[0] == "save":
+    open(os.path.join(store, "saved"), "w").close()
     shutil.copyfileobj(open(os.path.join(store, "images.tar"), "rb"), sys.stdout.buffer)
 elif words[0] == "load":
     if os.path.exists(os.path.join(store, "broken")):
@@ -75,14 +76,16 @@ class Machine:
         (self.bin / name).chmod(0o755)
         return self
 
+    @property
+    def env(self) -> dict[str, str]:
+        """Ours, without what this machine sets for xmodal or for its engines."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("XMODAL_", "CONTAINERS_", "DOCKER_"))}
+        own = {"PATH": f"{self.bin}:{os.environ['PATH']}", "FAKE_STORE": str(self.store), "HOME": str(self.folder)}
+        return kept | own | self.more
+
     def run(self, *command: object, **more: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {
-            "PATH": f"{self.bin}:{os.environ['PATH']}",
-            "FAKE_STORE": str(self.store),
-            "HOME": str(self.folder),
-        }
         return subprocess.run(
-            [str(c) for c in command], capture_output=True, text=True, env=environment | self.more | more, timeout=300
+            [str(c) for c in command], capture_output=True, text=True, env=self.env | more, timeout=300
         )
 
     def images(self) -> dict[str, str]:

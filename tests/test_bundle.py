@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -89,10 +90,11 @@ def test_what_is_in_it(made: Path) -> None:
     assert "@" not in re.sub(r"`[^`]*`", "", (made / "README.md").read_text())
 
 
-def test_it_tells_nothing_of_this_machine(made: Path) -> None:
+def test_it_tells_neither_time_nor_place(made: Path) -> None:
     for name in ("MANIFEST.json", "contents.txt", "SHA256SUMS", "README.md"):
         text = (made / name).read_text()
-        assert not re.search(rf"{os.uname().nodename}\b|{re.escape(str(ROOT))}|/tmp|\b20\d\d-\d\d", text), name
+        assert not re.search(r"\b20\d\d-\d\d-\d\d|\d\d:\d\d:\d\d", text), name
+        assert str(ROOT) not in text and str(made.parent) not in text, name
 
 
 def test_equal_input_gives_equal_bytes_and_one_tar(made: Path, tmp_path: Path) -> None:
@@ -104,31 +106,6 @@ def test_equal_input_gives_equal_bytes_and_one_tar(made: Path, tmp_path: Path) -
     assert checked.returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("options", "more", "code", "words"),
-    [
-        ((), {"XMODAL_BUNDLE_IMAGES": "tpu"}, 2, "'tpu' is none of"),
-        (("--colour",), {}, 2, "no option --colour"),
-        (("--model", str(ROOT / "LICENSE")), {}, 3, "LICENSE"),
-        ((), {"XMODAL_BUNDLE_COMPRESS": "no-such-tool"}, 3, "no-such-tool"),
-    ],
-)
-def test_making_refuses(tmp_path: Path, options: tuple[str, ...], more: dict[str, str], code: int, words: str) -> None:
-    done = make(tmp_path, lay_out(tmp_path), *options, **more)
-    assert done.returncode == code and words in done.stderr, done.stderr
-    assert not list((tmp_path / "bundle").glob("*")) and not list((tmp_path / "bundle").glob(".*"))
-
-
-def test_making_refuses_where_images_or_wheels_are_missing(tmp_path: Path) -> None:
-    machine = lay_out(tmp_path)
-    (machine.store / "images.json").unlink()
-    done = make(tmp_path, machine)
-    assert done.returncode == 3 and "make containers" in done.stderr
-    next((tmp_path / "containers" / "wheels").glob("tiny*")).unlink()
-    done = make(tmp_path, machine, XMODAL_BUNDLE_IMAGES="none")
-    assert done.returncode == 3 and "wheels are missing: tiny" in done.stderr
-
-
 def test_installing_with_podman(bundle: Path, node: Machine, tmp_path: Path) -> None:
     prefix = tmp_path / "opt" / "xmodal"
     done = install(node, bundle, "--prefix", prefix, "--engine", "podman")
@@ -136,7 +113,8 @@ def test_installing_with_podman(bundle: Path, node: Machine, tmp_path: Path) -> 
     assert set(node.images()) == set(IMAGES.values())
     config = (prefix / "xmodal.config").read_text()
     assert f"task.accelerator ? '{IMAGES['gpu']}' : '{IMAGES['cpu']}'" in config
-    assert f"{prefix}/nextflow/nextflow run {prefix}/pipeline -profile test,podman,offline" in done.stdout
+    flow = f"{prefix}/nextflow/nextflow" if (bundle / "nextflow").is_dir() else "nextflow"  # as make setup found it
+    assert f" {flow} run {prefix}/pipeline -profile test,podman,offline" in done.stdout
     assert f"--checkpoint {prefix}/models/mean-format1.safetensors" in done.stdout
     assert (prefix / "models" / "mean-format1.safetensors").read_bytes() == GOLDEN.read_bytes()
     assert (prefix / "pipeline" / "main.nf").exists()
@@ -161,10 +139,9 @@ def test_a_damaged_file_is_named(bundle: Path, node: Machine, tmp_path: Path, na
     assert not node.images()
 
 
-@pytest.mark.parametrize("name", ["images/images.tar.zst", "install.sh", "SHA256SUMS", "contents.txt"])
+@pytest.mark.parametrize("name", ["images/images.tar.*", "install.sh", "SHA256SUMS", "contents.txt"])
 def test_a_missing_file_is_named(bundle: Path, node: Machine, tmp_path: Path, name: str) -> None:
-    if not (bundle / name).exists():
-        pytest.skip(f"no {name}: zstd is not on this machine")
+    name = next(bundle.glob(name)).relative_to(bundle).as_posix()
     script = tmp_path / "install.sh"  # bash reads it, so it may go
     shutil.copy(bundle / "install.sh", script)
     (bundle / name).unlink()
@@ -174,6 +151,13 @@ def test_a_missing_file_is_named(bundle: Path, node: Machine, tmp_path: Path, na
     else:
         done = install(node, bundle, "--prefix", tmp_path / "p")
     refused(done, tmp_path / "p", f"{name} is missing")
+
+
+def test_a_damaged_line_of_the_list_is_found(bundle: Path, node: Machine, tmp_path: Path) -> None:
+    listed = (bundle / "SHA256SUMS").read_text()
+    replace(bundle / "SHA256SUMS", "x" + listed[1:])  # no sum any more, so nothing would be compared
+    refused(install(node, bundle, "--prefix", tmp_path / "p"), tmp_path / "p", "SHA256SUMS in", "is damaged: ")
+    assert not node.images()
 
 
 def test_a_list_that_was_cut_and_a_foreign_file_are_found(bundle: Path, node: Machine, tmp_path: Path) -> None:
@@ -202,6 +186,26 @@ def test_help(bundle: Path, node: Machine) -> None:
     assert done.returncode == 0 and "--no-images" in done.stdout and VERSION in done.stdout
 
 
+def test_without_a_home(bundle: Path, node: Machine, tmp_path: Path) -> None:
+    start = ("env", "-u", "HOME", bundle / "install.sh")
+    assert f"$HOME/xmodal-{VERSION}" in node.run(*start, "--help").stdout
+    done = node.run(*start, "--engine", "podman")
+    assert done.returncode == 2 and "HOME is not set, so --prefix is needed" in done.stderr
+    done = node.run(*start, "--prefix", tmp_path / "p", "--engine", "podman")
+    assert done.returncode == 0, done.stderr
+
+
+def test_parents_are_for_all_and_blanks_are_quoted(bundle: Path, node: Machine, tmp_path: Path) -> None:
+    prefix = tmp_path / "a site" / "soft & ware" / "p"
+    done = node.run("bash", "-c", 'umask 077; "$0" --prefix "$1"', bundle / "install.sh", prefix)
+    assert done.returncode == 0, done.stderr
+    assert {p.stat().st_mode & 0o777 for p in (prefix, prefix.parent, prefix.parent.parent)} == {0o755}
+    command = next(line for line in done.stdout.splitlines() if "-profile test" in line)
+    assert str(prefix / "pipeline") in shlex.split(command) and f"{prefix}/xmodal.config" in shlex.split(command)
+    [model] = [line for line in done.stdout.splitlines() if "--checkpoint" in line]
+    assert Path(shlex.split(model)[-1]).is_file()
+
+
 def test_no_room(bundle: Path, node: Machine, tmp_path: Path) -> None:
     node.add(
         "df", "#!/bin/sh\nprintf 'Filesystem 1024-blocks Used Available Capacity Mounted\\n/dev/x 9 9 100 99%% /\\n'\n"
@@ -225,7 +229,7 @@ def test_no_engine(bundle: Path, tmp_path: Path) -> None:
 
 def test_no_zstd_where_the_engine_needs_it(bundle: Path, tmp_path: Path) -> None:
     if not (bundle / "images" / "images.tar.zst").exists():
-        pytest.skip("zstd is not on this machine, so the archive is a .gz")
+        pytest.skip("skipped, because zstd is not on this machine, so the archive is a .gz")
     node = Machine(tmp_path / "node").add("docker")
     bare = tmp_path / "tools"
     bare.mkdir()
@@ -234,15 +238,6 @@ def test_no_zstd_where_the_engine_needs_it(bundle: Path, tmp_path: Path) -> None
     (bare / "docker").symlink_to(node.bin / "docker")
     done = node.run("bash", bundle / "install.sh", "--prefix", tmp_path / "p", PATH=str(bare))
     refused(done, tmp_path / "p", "docker cannot read images.tar.zst without", "XMODAL_BUNDLE_COMPRESS=gzip")
-
-
-def test_making_needs_room(tmp_path: Path) -> None:
-    machine = lay_out(tmp_path)
-    machine.add(
-        "df", "#!/bin/sh\nprintf 'Filesystem 1024-blocks Used Available Capacity Mounted\\n/dev/x 9 9 100 99%% /\\n'\n"
-    )
-    done = make(tmp_path, machine)
-    assert done.returncode == 3 and "0 GB are free, 1 GB are needed" in done.stderr
 
 
 @pytest.mark.parametrize("place", ["file", "other"])
@@ -269,10 +264,9 @@ def test_an_interrupted_run_leaves_nothing_that_looks_complete(
 ) -> None:
     slow = 'import time\nif words[0] == "load":\n    time.sleep(5)\nelif words[0] == "info"'
     node.add("podman", (node.bin / "podman").read_text().replace('if words[0] == "info"', slow))
-    environment = os.environ | {"PATH": f"{node.bin}:{os.environ['PATH']}", "FAKE_STORE": str(node.store)}
     process = subprocess.Popen(
         [bundle / "install.sh", "--prefix", tmp_path / "p"],
-        env=environment,
+        env=node.env,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
@@ -326,7 +320,7 @@ def test_without_an_engine(bundle: Path, node: Machine, tmp_path: Path) -> None:
     prefix = tmp_path / "a & b"  # such names must survive the renaming
     done = install(node, bundle, "--prefix", prefix, "--engine", "none")
     if "no Python" in done.stderr:
-        pytest.skip(done.stderr)
+        pytest.skip(f"skipped, because {done.stderr}")
     assert done.returncode == 0, done.stderr
     command = prefix / "pipeline" / ".venv" / "bin" / "xmodal"
     assert node.run(command).stdout == f"xmodal, version {VERSION}\n"

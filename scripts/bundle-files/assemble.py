@@ -58,12 +58,18 @@ def link(source: Path, target: Path) -> None:
 
 def requirements(lock: Path) -> dict[str, set[str]]:
     """Packages of a lock that the target machine needs, with the hashes of their files."""
+    if not lock.is_file():
+        raise InputRefused("the list of packages is missing", where=str(lock), do="give one that is there (--lock)")
     found: dict[str, set[str]] = {}
     for entry in re.split(r"\n(?=\S)", lock.read_text(encoding="utf-8").replace("\\\n", " ")):
         head = re.match(r"([A-Za-z0-9._-]+)==\S+\s*(?:;([^-]*?))?\s*--hash", entry)
         if head and (not head[2] or Marker(head[2].strip()).evaluate(TARGET)):
             found[canonicalize_name(head[1])] = set(re.findall(r"sha256:([0-9a-f]{64})", entry))
     return found
+
+
+def missing(wheels: list[str], origin: Path) -> InputRefused:
+    return InputRefused(f"wheels are missing: {', '.join(wheels[:5])}", where=str(origin), do="make containers")
 
 
 def add_wheels(bundle: Path, origin: Path, lock: Path, version: str) -> tuple[dict[str, str], int]:
@@ -81,8 +87,7 @@ def add_wheels(bundle: Path, origin: Path, lock: Path, version: str) -> tuple[di
         with zipfile.ZipFile(wheel) as archive:
             unpacked += sum(member.file_size for member in archive.infolist())
     if needed or len(own) != 1:
-        lacking = sorted(needed)[:5] or [f"one of xmodal {version}"]
-        raise InputRefused(f"wheels are missing: {', '.join(lacking)}", where=str(origin), do="make containers")
+        raise missing(sorted(needed) or [f"one of xmodal {version}"], origin)
     shutil.copyfile(lock, bundle / "requirements.lock")
     write_text(bundle / "xmodal.lock", f"xmodal=={version} --hash=sha256:{own[0]}\n")
     return sums, int(unpacked * COMPILED)
@@ -98,8 +103,8 @@ def same_source(bundle: Path) -> bool:
     return packed == committed
 
 
-def add_models(bundle: Path, models: list[Path]) -> list[dict[str, Any]]:
-    """Copy checkpoints, each loaded to the end first."""
+def read_models(models: list[Path]) -> list[dict[str, Any]]:
+    """Load checkpoints to the end, and say what they are, in the order given."""
     listed: list[dict[str, Any]] = []
     for path in models:
         header, digest = checkpoint.load(path).header, sha256(path)
@@ -107,7 +112,6 @@ def add_models(bundle: Path, models: list[Path]) -> list[dict[str, Any]]:
         name = f"models/{stem}.safetensors"
         if name in {m["file"] for m in listed}:
             raise InputRefused(f"two models would be {name}", where=str(path), do="rename one of them")
-        link(path, bundle / name)
         modalities = {m["name"]: len(m["features"]) for m in header["vocabulary"]["modalities"]}
         listed.append(
             {
@@ -119,6 +123,13 @@ def add_models(bundle: Path, models: list[Path]) -> list[dict[str, Any]]:
                 "features": modalities,
             }
         )
+    return listed
+
+
+def add_models(bundle: Path, models: list[Path]) -> list[dict[str, Any]]:
+    listed = read_models(models)
+    for path, model in zip(models, listed, strict=True):
+        link(path, bundle / model["file"])
     return listed
 
 
@@ -225,6 +236,14 @@ def write_sums(bundle: Path, known: dict[str, str]) -> None:
     write_text(bundle / "SHA256SUMS", "\n".join(lines) + "\n")
 
 
+def check(options: argparse.Namespace) -> None:
+    """What can be refused at once: the lock, wheels that are not there, models.  The wheels' sums take longer."""
+    there = {canonicalize_name(wheel.name.split("-")[0]) for wheel in (options.origin / "wheels").glob("*.whl")}
+    if lacking := sorted(({*requirements(options.lock), "xmodal"}) - there):
+        raise missing(lacking, options.origin)
+    read_models(options.models)
+
+
 def assemble(bundle: Path, options: argparse.Namespace) -> None:
     sums, venv = add_wheels(bundle, options.origin, options.lock, options.version)
     models = add_models(bundle, options.models)
@@ -284,9 +303,10 @@ def main() -> int:
     parser.add_argument("--kinds", default="", help="cpu gpu")
     parser.add_argument("--names", default="", help="names of the images, in the order of --kinds")
     parser.add_argument("--models", type=Path, nargs="*", default=[])
+    parser.add_argument("--check", action="store_true", help="look whether it could be done, and write nothing")
     options = parser.parse_args()
     try:
-        assemble(options.bundle, options)
+        check(options) if options.check else assemble(options.bundle, options)
     except InputRefused as error:
         say(str(error))
         return error.exit_code

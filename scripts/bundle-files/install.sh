@@ -14,7 +14,7 @@ install.sh [--prefix DIR] [--engine ENGINE] [--no-images]
 
 Checks this bundle against SHA256SUMS, then installs it. Nothing is fetched, and root is not needed.
 
-  --prefix DIR       where to [default: $HOME/xmodal-$version]. A new folder, or the one of an earlier run with this bundle.
+  --prefix DIR       where to [default: ${HOME:-\$HOME}/xmodal-$version]. A new folder, or the one of an earlier run with this bundle.
   --engine ENGINE    podman, docker, apptainer, singularity, or none: a Python environment from the wheels, for Python $python
                      on x86_64 [default: the first engine on PATH]
   --no-images        leave the images out: the nodes have them already
@@ -42,17 +42,20 @@ read_contents() { # what the bundle says of itself
 
 # Every file listed is there and whole, and nothing else lies about: a list that was cut short would not be noticed otherwise.
 check_sums() {
-    local name bad
+    local name bad said
     [[ -s $bundle/SHA256SUMS ]] || refuse "SHA256SUMS is missing in $bundle" "copy the bundle again"
     cd "$bundle"
     while read -r _ name; do
         [[ -e $name ]] || refuse "$name is missing in $bundle" "copy the bundle again"
     done <SHA256SUMS
-    bad=$(comm -13 <(cut -c 67- SHA256SUMS | sort) <(find . \( -type f -o -type l \) ! -path ./SHA256SUMS | sed 's,^\./,,' | sort) | head -n 1)
+    bad=$(comm -13 <(cut -c 67- SHA256SUMS | sort) <(find . \( -type f -o -type l \) ! -path ./SHA256SUMS | sed 's,^\./,,' | sort) | sed -n 1p)
     [[ -z $bad ]] || refuse "$bad is not listed in SHA256SUMS: a foreign file, or the list was cut" "copy the bundle into an empty folder"
     say "checking $(wc -l <SHA256SUMS) files"
-    bad=$(sha256sum --check --quiet --strict SHA256SUMS 2>&1 | sed -n 's/: FAILED.*//p' | head -n 1 || true)
-    [[ -z $bad ]] || refuse "$bad is damaged in $bundle: not the bytes of SHA256SUMS" "copy it again"
+    if ! said=$(sha256sum --check --quiet --strict SHA256SUMS 2>&1); then
+        bad=$(sed -n '/: FAILED/{s/: FAILED.*//p;q}' <<<"$said")
+        [[ -z $bad ]] || refuse "$bad is damaged in $bundle: not the bytes of SHA256SUMS" "copy it again"
+        refuse "SHA256SUMS in $bundle is damaged: $(tail -n 1 <<<"$said")" "copy it again"
+    fi
     bundle_sum=$(sha256sum <SHA256SUMS | cut -d ' ' -f 1)
     say "the bundle is whole; sum of SHA256SUMS: $bundle_sum"
     cd "$OLDPWD"
@@ -149,6 +152,8 @@ load_images() {
     done
 }
 
+quoted() { printf %q "$1"; } # to be pasted into a shell
+
 sif_of() { # cpu|gpu: name of its file
     local name=${image[$1]##*/}
     ((${#kinds[@]})) && [[ $one_sif == yes ]] && name=${image[${kinds[0]}]##*/}
@@ -169,7 +174,7 @@ build_sifs() { # an archive of one image for each, since that is what Apptainer 
         "$engine" build "$sif" "docker-archive:$work/one.tar" >&2 || { say "$engine could not build ${sif##*/}"; exit 1; }
         rm "$work/one.tar"
         said=$("$engine" exec "$sif" xmodal --version) || # nodes may run it where a machine for logins may not
-            said="warning: does not run on this machine; try on a node: $engine exec $prefix/images/${sif##*/} xmodal --version"
+            said="warning: does not run on this machine; try on a node: $engine exec $(quoted "$prefix/images/${sif##*/}") xmodal --version"
         say "${sif##*/}: $said"
     done
     rm -rf "$work"
@@ -205,7 +210,7 @@ write_config() { # for nextflow -c
     *) cpu=$prefix/images/$(sif_of "$cpu") gpu=$prefix/images/$(sif_of "$gpu") ;;
     esac
     cat >"$stage/xmodal.config" <<CONFIG
-// xmodal $version, installed from a bundle: where its images are. Use: nextflow run ... -c $prefix/xmodal.config
+// xmodal $version, installed from a bundle: where its images are. Use: nextflow run ... -c $(quoted "$prefix/xmodal.config")
 process {
     withName: 'XMODAL_.*|MULTIQC' {
         container = { task.accelerator ? '$gpu' : '$cpu' }
@@ -222,20 +227,24 @@ place_files() {
 }
 
 next_steps() {
-    local profile=$engine,offline flow="$prefix/nextflow/nextflow"
+    local profile=$engine,offline flow run model
     [[ $engine != none ]] || profile=offline
+    flow=$(quoted "$prefix/nextflow/nextflow")
     [[ -e $prefix/nextflow ]] || flow=nextflow
+    run="$flow run $(quoted "$prefix/pipeline") -profile"
     cat <<NEXT
 xmodal $version is in $prefix. Try it (a minute), then use it:
 
-  $flow run $prefix/pipeline -profile test,$profile -c $prefix/xmodal.config --outdir xmodal_test
-  $flow run $prefix/pipeline -profile $profile -c $prefix/xmodal.config --input samplesheet.csv --outdir results
+  $run test,$profile -c $(quoted "$prefix/xmodal.config") --outdir xmodal_test
+  $run $profile -c $(quoted "$prefix/xmodal.config") --input samplesheet.csv --outdir results
 NEXT
-    ((${#models[@]} == 0)) || printf 'with --checkpoint %s\n' "${models[@]/#/$prefix/}"
+    for model in "${models[@]}"; do
+        echo "with --checkpoint $(quoted "$prefix/$model")"
+    done
 }
 
 read_contents
-prefix=$HOME/xmodal-$version engine='' no_images=0
+prefix=${HOME:+$HOME/xmodal-$version} engine='' no_images=0
 while (($#)); do
     case $1 in
     --help | -h) show_help; exit ;;
@@ -248,6 +257,7 @@ while (($#)); do
     esac
 done
 case $engine in '' | podman | docker | apptainer | singularity | none) ;; *) usage "--engine: '$engine' is none of podman, docker, apptainer, singularity, none" ;; esac
+[[ -n $prefix ]] || usage "HOME is not set, so --prefix is needed"
 prefix=$(realpath -m "$prefix")
 [[ $prefix != "$bundle" && $prefix != "$bundle"/* ]] || usage "--prefix $prefix lies in the bundle"
 [[ $prefix != *[\'\$\\\"]* ]] || usage "--prefix: quotes, \$ and backslashes cannot be in it"
@@ -281,7 +291,7 @@ check_disk
 
 left=$(compgen -G "$prefix.part.*" || true)
 [[ -z $left ]] || say "an earlier run was killed and left $left: remove it where none is running"
-mkdir -p "$(dirname "$prefix")"
+(umask 022 && mkdir -p "$(dirname "$prefix")") # parents for all, as what goes into them
 stage=$(mktemp -d "$prefix.part.XXXXXX")
 trap 'rm -rf "$stage"' EXIT # after the renaming it is gone
 trap 'exit 130' INT
