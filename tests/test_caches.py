@@ -35,6 +35,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setenv("USER", "someone")
     monkeypatch.setattr(caches.sysconfig, "get_path", lambda _: str(packages))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(caches, "_private_folders", [])
     before = dict(os.environ)
     yield home
     for name in set(os.environ) - set(before):
@@ -73,6 +74,84 @@ def test_what_the_user_set_stays(clean: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(clean / "not/there/yet"))
     assert caches.provide() is None
     assert os.environ["NUMBA_CACHE_DIR"] == str(clean / "not/there/yet")
+    assert all(mode(clean / part) == 0o700 for part in ("not", "not/there", "not/there/yet"))  # before anybody else
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def everybodys(clean: Path) -> Path:
+    """A folder as /tmp, whatever the umask."""
+    folder = clean / "tmp"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("modes", "expected"),
+    [
+        ({}, True),  # made at once
+        ({"numba": 0o700}, True),
+        ({"numba": 0o755}, True),
+        ({"numba": 0o777}, False),
+        ({"numba": 0o775}, False),
+        ({"numba": 0o700, "numba/umap_1": 0o775}, True),  # as numba makes it with umask 002; nobody else comes in
+        ({"numba": 0o755, "numba/umap_1": 0o775}, False),
+        ({"a": 0o775, "a/numba": 0o700}, False),  # others put another in its place
+        ({"a": 0o755, "a/numba": 0o700}, True),
+    ],
+)
+def test_where_everybody_writes(everybodys: Path, modes: dict[str, int], expected: bool) -> None:
+    for name, bits in modes.items():
+        (everybodys / name).mkdir()
+        (everybodys / name).chmod(bits)
+    folder = everybodys / ("a/numba" if "a" in modes else "numba")
+    assert caches.usable(folder, shared=True, given=True) is expected
+    if not modes:
+        assert mode(folder) == 0o700
+
+
+@pytest.mark.parametrize(("bits", "expected"), [(0o755, True), (0o775, True), (0o777, False)])
+def test_elsewhere_a_group_may_write(clean: Path, bits: int, expected: bool) -> None:
+    """As everything that is made with umask 002."""
+    (clean / ".cache/numba").mkdir(parents=True)
+    for name in (".cache", ".cache/numba"):
+        (clean / name).chmod(bits)
+    assert caches.usable(clean / ".cache/numba", shared=True) is expected
+    assert (caches.provide() is None) is expected
+
+
+def test_a_link_where_everybody_writes_is_not_followed(everybodys: Path, clean: Path) -> None:
+    (clean / "elsewhere").mkdir(mode=0o700)
+    (everybodys / "numba").symlink_to(clean / "elsewhere")
+    assert not caches.usable(everybodys / "numba", shared=True, given=True)
+    (clean / "scratch").symlink_to(everybodys)  # this one is ours, and leads there
+    assert caches.usable(clean / "scratch/a", given=True) and not caches.usable(clean / "scratch/numba", given=True)
+
+
+def test_a_folder_that_everybody_may_rename_is_not_used(everybodys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everybodys.chmod(0o777)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(everybodys / "numba"))
+    folder = caches.provide()
+    assert folder is not None and os.environ["NUMBA_CACHE_DIR"] == str(folder / "numba_cache_dir")
+
+
+def test_a_home_where_everybody_writes(everybodys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in our images: what has no variable is made at once as well."""
+    monkeypatch.setenv("HOME", str(everybodys))
+    assert caches.provide() is None
+    assert mode(everybodys / ".cache") == mode(everybodys / ".triton") == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="skipped, because only root can make files of another user")
+def test_a_folder_between_that_is_another_users(everybodys: Path) -> None:
+    (everybodys / "a/numba").mkdir(parents=True, mode=0o700)
+    os.chown(everybodys / "a", NOBODY, NOBODY)
+    assert not caches.usable(everybodys / "a/numba", shared=True, given=True)
+    assert not caches.usable(everybodys / "a/other", shared=True, given=True)
 
 
 def test_a_link_to_nothing_and_a_file_are_no_folders(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +194,7 @@ def test_no_place_at_all_is_said_once(
 
     monkeypatch.setattr(tempfile, "mkdtemp", full)
     monkeypatch.setenv("HOME", "/dev/null")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/dev/null")
     assert caches.provide() is None
     assert [r.levelname for r in caplog.records] == ["WARNING"] and "set TMPDIR" in caplog.text
 

@@ -161,10 +161,34 @@ def test_a_gpu_that_torch_was_not_built_for(machine: Callable[..., None], caplog
         ((9, 0), ["sm_90a"], True),
         ((13, 0), [*BUILT, "compute_120"], True),  # compiled when it is loaded
         ((13, 0), BUILT, False),
+        ((9, 0), ["gfx90a", *BUILT], True),
+        ((6, 1), ["gfx90a", *BUILT], False),
+        ((9, 0), ["gfx90a"], True),  # nothing is known: it has to be tried
     ],
 )
 def test_which_gpu_code_runs_where(capability: tuple[int, int], known: list[str], expected: bool) -> None:
     assert devices.runs(capability, known) is expected
+
+
+def test_rocm_has_other_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75"])
+    assert devices._architectures() == []
+
+
+def test_what_torch_put_off_until_cuda_starts(
+    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its error then is no RuntimeError."""
+
+    def late() -> list[str]:
+        raise torch.cuda.DeferredCudaCallError("CUDA call failed lazily at initialization with error: device >= 0")
+
+    machine("", "535.104.05", True, True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", late)
+    assert "torch cannot use the GPU: CUDA call failed lazily" in refusal()
+    assert devices.choose("auto", 1, 0).type == "cpu" and "CUDA call failed lazily" in caplog.text
 
 
 def test_a_machine_without_a_driver_takes_the_cpu_in_silence(

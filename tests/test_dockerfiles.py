@@ -67,11 +67,16 @@ def checkout(tmp_path: Path) -> Path:
     wheels.mkdir(parents=True)
     locks: dict[str, str] = {"requirements": "", "tools": ""}
     sums = []
-    for lock, name in (("requirements", "torch-2.0"), ("requirements", "numpy-1.0"), ("tools", "pip-1.0")):
+    for lock, name in (
+        ("requirements", "torch-2.0"),
+        ("requirements", "numpy-1.0"),
+        ("requirements", "nvidia_x-1.0"),
+        ("tools", "pip-1.0"),
+    ):
         wheel = wheels / f"{name}-py3-none-any.whl"
         wheel.write_text(name)
         sums.append(f"{hashlib.sha256(wheel.read_bytes()).hexdigest()} {wheel.name}")
-        locks[lock] += f"{name.replace('-', '==')} \\\n    --hash=sha256:{sums[-1].split()[0]}\n"
+        locks[lock] += f"{name.replace('-', '==').replace('_', '-')} \\\n    --hash=sha256:{sums[-1].split()[0]}\n"
     for lock, text in locks.items():
         (tmp_path / f"containers/{lock}.lock").write_text(text)
     together = hashlib.sha256("".join(locks.values()).encode()).hexdigest()
@@ -92,7 +97,7 @@ def laid(checkout: Path, index: str = "") -> dict[str, list[str]]:
     assert done.returncode == 0, done.stderr
     found = {}
     for kind in ("cpu", "gpu"):
-        for layer in ("torch", "packages", "xmodal"):
+        for layer in ("nvidia", "torch", "packages", "xmodal"):
             folder = checkout / "build/containers" / kind / layer
             found[f"{kind}/{layer}"] = sorted(p.name.split("-py3")[0] for p in folder.glob("*.whl"))
     return found
@@ -101,13 +106,14 @@ def laid(checkout: Path, index: str = "") -> dict[str, list[str]]:
 def test_a_cpu_build_of_torch_is_in_the_cpu_image_alone_and_goes_with_its_index(checkout: Path) -> None:
     without = laid(checkout)
     assert without["cpu/torch"] == without["gpu/torch"] == ["pip-1.0", "torch-2.0"]
+    assert without["cpu/nvidia"] == without["gpu/nvidia"] == ["nvidia_x-1.0", "pip-1.0"]
     assert without["cpu/packages"] == ["numpy-1.0", "pip-1.0"]
     assert without["cpu/xmodal"] == ["pip-1.0", "xmodal-0.1.0"]
     with_index = laid(checkout, "here")
     assert with_index["cpu/torch"] == ["pip-1.0", "torch-2.0+cpu-cp311-linux.whl"]
-    assert {name: w for name, w in with_index.items() if name != "cpu/torch"} == {
-        name: w for name, w in without.items() if name != "cpu/torch"
-    }
+    assert with_index["cpu/nvidia"] == ["pip-1.0"]
+    others = set(without) - {"cpu/torch", "cpu/nvidia"}
+    assert {name: with_index[name] for name in others} == {name: without[name] for name in others}
     assert laid(checkout) == without
 
 

@@ -111,6 +111,53 @@ def test_a_minibatch_that_failed_leaves_no_trace(
     assert failed == begun
 
 
+def test_a_portion_that_failed_leaves_no_trace(
+    small: Callable[[int], None], prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither do those before it: what batch normalisation has seen is forgotten too."""
+    monkeypatch.setattr(portions, "MAY_FAIL", {"cpu"})
+    real, sizes = CrossMP.loss, []
+
+    def failing(self: CrossMP, batch: Batch) -> Any:
+        terms = real(self, batch)
+        sizes.append(len(batch))
+        if len(sizes) == 2:
+            raise torch.cuda.OutOfMemoryError(WORDS)
+        return terms
+
+    small(64)
+    with monkeypatch.context() as patch:
+        patch.setattr(CrossMP, "loss", failing)
+        train(prepared, tmp_path / "failed", "--set", "batch_size=128")
+    assert len(set(sizes[:2])) == 1 and sizes[2] <= 32 < sizes[1]
+    small(32)
+    train(prepared, tmp_path / "small", "--set", "batch_size=128")
+    failed, begun = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("failed", "small"))
+    assert failed == begun
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_nothing_else_changes_in_a_model_that_computes_its_loss(name: str) -> None:
+    """Or it had to be set back as well."""
+    from xmodal.data import io
+    from xmodal.data.batches import cells_of
+    from xmodal.learning import checkpoint
+
+    model = checkpoint.load(GOLDEN / f"{name}-format1.safetensors").model
+    cells = cells_of(io.read_cells(GOLDEN / "cells.h5mu"), model.vocabulary)
+    if name == "auto":
+        model.prepare(cells)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    rewind = {id(buffer) for buffer in portions.statistics(model)}
+    terms = model.train().loss(cells.batch(slice(0, 16)))
+    if terms:
+        torch.stack(list(terms.values())).sum().backward()
+    after = model.state_dict(keep_vars=True)
+    changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
+    assert changed == {key for key, value in after.items() if id(value) in rewind}
+    assert bool(changed) == (name == "crossmp")
+
+
 def test_a_training_that_was_stopped_goes_on_in_portions(
     limit: Limit, small: Callable[[int], None], prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +216,7 @@ def test_what_does_not_fit_at_all_ends_with_137(limit: Limit, prepared: Path, tm
         "out of GPU memory: training does not fit, not even 8 cells at once (CUDA out of memory. "
     )
     assert "Tried to allocate 2.00 GiB). What to do: use a GPU with more memory" in done.err
+    assert "more RAM for the job, does not help" in done.err
     assert not (tmp_path / "out/model.safetensors").exists()
 
 

@@ -2,19 +2,24 @@
 
 In a container under an unknown user, with a read-only root or home, numba refuses to be imported (scanpy and umap need it),
 matplotlib and fontconfig complain, and torch asks for the name of a user that has none.  Folders that other users can fill
-are not used either: what numba finds there it unpickles, which runs it.
+are not used either: what numba finds there it unpickles, which runs it.  In our images these folders lie in /tmp, which
+Apptainer shares with everybody on the host.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
+import stat
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
 log = logging.getLogger(__name__)
+EVERYBODY, OTHERS = 0o002, 0o022  # bits of a mode: who may write besides the owner
+_private_folders: list[Path] = []  # that this process made
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")  # where Python looks for the user's name before it asks the system
 
 
@@ -24,42 +29,103 @@ def provide() -> Path | None:
     None where all is well.  Called once at the start of a command, before any heavy import.
     """
     _name_the_user()
-    private: Path | None = None
-    moved = []
+    moved: list[str] = []
     for variable, defaults in CACHES.items():
-        given = os.environ.get(variable)
-        if all(usable(folder, variable in SHARED) for folder in ([Path(given)] if given else defaults())):
+        given, shared = os.environ.get(variable), variable in SHARED
+        folders = [Path(given)] if given else defaults()
+        if all(usable(folder, shared, given=bool(given)) for folder in folders):
             continue
-        private = private or _private()
-        if private is None:
+        if move(variable) is None:
             log.warning("no folder for temporary files can be written. What to do: set TMPDIR to one of your own")
             return None
-        folder = private / variable.lower()
-        folder.mkdir(mode=0o700)
-        os.environ[variable] = str(folder)
         moved.append(variable)
-    if private is not None:
-        log.debug("%s: caches that cannot be used elsewhere (%s)", private, ", ".join(moved))
-    return private
+    if not moved:
+        return None
+    log.debug("%s: caches that cannot be used elsewhere (%s)", _private_folders[-1], ", ".join(moved))
+    return _private_folders[-1]
 
 
-def usable(folder: Path, shared: bool = False) -> bool:
-    """Can ``folder`` be written, or be made, and is it ours (or the system's)?  With ``shared`` its subfolders must be too."""
+def move(variable: str) -> Path | None:
+    """Point ``variable`` to an empty private folder, removed at exit; None, and unset, where none can be made."""
+    private = _private()
+    if private is None:
+        os.environ.pop(variable, None)
+        return None
+    folder = private / variable.lower()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.environ[variable] = str(folder)
+    return folder
+
+
+def usable(folder: Path, shared: bool = False, given: bool = False) -> bool:
+    """Can ``folder`` be written, or be made, and by nobody else?  With ``shared`` the same is asked of its subfolders.
+
+    Where it is ``given``, or others could be faster, it is made at once, mode 700.  Not used are:
+
+    - folders of another user, and any that everybody may write, or in a folder of which everybody may rename everything;
+    - below one that everybody may write, as /tmp: all that are not ours or root's alone.  Elsewhere a group may write, since
+      with umask 002, as on many a cluster, a user's whole home is open to a group: that of the user, or one they trust.
+    """
+    path = folder.absolute()
     if str(folder).startswith("~"):  # no home is known
         return False
-    near = folder.absolute()
-    if not os.path.exists(near):
-        if os.path.islink(near):  # to nothing: it cannot be made
-            return False
-        while not os.path.exists(near):
-            near = near.parent
-        return near.is_dir() and os.access(near, os.W_OK | os.X_OK)
-    if not (near.is_dir() and os.access(near, os.R_OK | os.W_OK | os.X_OK) and near.stat().st_uid in (0, os.geteuid())):
+    if any(private in path.parents for private in _private_folders):
+        return True
+    try:
+        near = next(place for place in (path, *path.parents) if os.path.lexists(place))
+        if near != path and (given or near.stat().st_mode & EVERYBODY):
+            _make(path)
+            near = path
+        if near != path:
+            return near.is_dir() and os.access(near, os.W_OK | os.X_OK) and _writers(near.resolve()) is not None
+        return os.access(path, os.R_OK | os.W_OK | os.X_OK) and all(_ours(p, shared) for p in {path, path.resolve()})
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        return False
+
+
+def _make(path: Path) -> None:
+    for place in (*reversed(path.parents), path):
+        if not os.path.lexists(place):
+            with contextlib.suppress(FileExistsError):  # another process was faster; whose, is looked at afterwards
+                os.mkdir(place, 0o700)
+
+
+def _ours(path: Path, shared: bool) -> bool:
+    forbidden = _writers(path)
+    if forbidden is None:
+        return False
+    status = path.lstat() if forbidden == OTHERS else path.stat()
+    if not _alone(status, forbidden):
         return False
     if not shared:
         return True
-    with os.scandir(near) as entries:
-        return all(e.stat(follow_symlinks=False).st_uid == os.geteuid() for e in entries if e.is_dir())
+    if not status.st_mode & 0o011:  # nobody else comes in
+        forbidden = 0
+    with os.scandir(path) as entries:
+        found = [entry.stat(follow_symlinks=False) for entry in entries if entry.is_dir()]
+    return all(sub.st_uid == os.geteuid() and not sub.st_mode & forbidden for sub in found)
+
+
+def _writers(path: Path) -> int | None:
+    """Who must not be able to write ``path``, as bits of a mode; None where others can put another in its place."""
+    forbidden = EVERYBODY
+    for place in reversed(path.parents):
+        mode = place.stat().st_mode
+        if mode & EVERYBODY and not mode & stat.S_ISVTX:
+            return None
+        if forbidden == OTHERS and not _alone(place.lstat(), 0 if mode & stat.S_ISVTX else OTHERS):
+            return None
+        if mode & EVERYBODY:
+            forbidden = OTHERS
+        elif not mode & 0o077:  # nobody else comes in
+            forbidden = EVERYBODY
+    return forbidden
+
+
+def _alone(status: os.stat_result, forbidden: int) -> bool:
+    """A folder, ours or the system's, without ``forbidden`` bits in its mode."""
+    mode = status.st_mode
+    return stat.S_ISDIR(mode) and status.st_uid in (0, os.geteuid()) and not mode & forbidden
 
 
 def _home(*parts: str) -> Path:
@@ -107,13 +173,16 @@ def _name_the_user() -> None:
 
 
 def _private() -> Path | None:
-    """A new folder, mode 700, in TMPDIR or where else temporary files can be, at last the working directory."""
+    """The folder, mode 700, in TMPDIR or where else temporary files can be, at last the working directory."""
     import tempfile
 
+    if _private_folders and _private_folders[-1].is_dir():
+        return _private_folders[-1]
     try:
         folder = Path(tempfile.mkdtemp(prefix="xmodal-caches-"))
     except OSError:
         return None
+    _private_folders.append(folder)
     atexit.register(_remove, folder, os.getpid())
     return folder
 

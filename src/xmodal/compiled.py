@@ -13,36 +13,52 @@ import sys
 import tempfile
 from pathlib import Path
 
+from xmodal import caches
+
 log = logging.getLogger(__name__)
 READY = Path(sys.prefix, "share", "xmodal", "numba")  # made by containers/warm-numba
-# With AVX2, as servers have since 2013.  The same words stand in containers/warm-numba.
+# As servers have been since 2013.  The same words stand in containers/warm-numba.
 PROCESSOR = {"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": ""}
+CPUINFO = Path("/proc/cpuinfo")
+# What x86-64-v3 asks for beyond what every x86-64 has (System V psABI, 3.1.1), as Linux names it: abm is LZCNT, pni SSE3.
+V2 = ("cx16", "lahf_lm", "popcnt", "pni", "ssse3", "sse4_1", "sse4_2")
+FLAGS = frozenset((*V2, "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"))
 
 
 def provide() -> bool:
-    """Before the first import of numba: begin its cache with the image's.  False where there is none, or it does not fit."""
+    """Before the first import of numba: begin its cache with the image's.  False where there is none, or it does not fit.
+
+    numba unpickles what it finds, so a folder that others could fill gives way to a private one, as at the start.
+    """
     target = os.environ.get("NUMBA_CACHE_DIR")
-    if not target or not READY.is_dir() or "numba" in sys.modules or not _has_avx2():
+    if not target or not READY.is_dir() or "numba" in sys.modules or not _fits():
+        return False
+    folder: Path | None = Path(target)
+    if not caches.usable(Path(target), shared=True, given=True):
+        folder = caches.move("NUMBA_CACHE_DIR")
+    if folder is None:
         return False
     os.environ.update({name: value for name, value in PROCESSOR.items() if name not in os.environ})
-    folder = Path(target)
-    if folder.is_dir() and any(folder.iterdir()):
-        return True
-    _copy(folder)
+    if not any(folder.iterdir()):
+        _copy(folder)
     return True
 
 
 def _copy(folder: Path) -> None:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as part:
-            os.rename(shutil.copytree(READY, Path(part, "numba")), folder)  # over nothing, or an empty folder
-    except OSError as error:  # no room, or somebody else was faster
+            made = shutil.copytree(READY, Path(part, "numba"))
+            os.chmod(made, 0o700)  # not the mode that it has in the image: whatever the umask, only we add to it
+            os.rename(made, folder)  # over an empty folder
+    except OSError as error:  # no room, or another process of ours was faster
         log.debug("%s: numba compiles anew what it does not find (%s)", folder, error)
 
 
-def _has_avx2() -> bool:
+def _fits() -> bool:
+    """Is this processor an x86-64-v3?"""
     try:
-        return " avx2 " in Path("/proc/cpuinfo").read_text()
+        lines = CPUINFO.read_text().splitlines()
     except OSError:
         return False
+    flags: str = next((line for line in lines if line.startswith("flags")), "")
+    return set(flags.split()) >= FLAGS

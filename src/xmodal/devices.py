@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 
 import torch
@@ -12,6 +13,7 @@ from xmodal.errors import UsageRefused
 from xmodal.gpu_seen import Seen, look
 
 log = logging.getLogger(__name__)
+ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)[a-z]?")
 
 
 def choose(device: str, threads: int, seed: int) -> torch.device:
@@ -42,14 +44,15 @@ def unusable() -> Seen | None:
         try:
             if not torch.cuda.is_available():
                 torch.cuda.init()  # type: ignore[no-untyped-call]  # raises what is_available warns of once in a process
-            elif (known := torch.cuda.get_arch_list()) and not runs(torch.cuda.get_device_capability(), known):
+            elif (known := _architectures()) and not runs(torch.cuda.get_device_capability(), known):
                 return look("", torch.cuda.get_device_name(), torch.cuda.get_device_capability(), known)
             else:
                 torch.ones(1, device="cuda").add(1).item()
                 return None
         except torch.cuda.OutOfMemoryError as error:
             return look(str(error), torch.cuda.get_device_name())
-        except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without CUDA
+        # AssertionError: a torch without CUDA; the other, no RuntimeError: what was asked of CUDA before it could be
+        except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError) as error:
             return look(str(error))
         return look("; ".join(str(w.message) for w in said))
 
@@ -57,17 +60,22 @@ def unusable() -> Seen | None:
 def runs(capability: tuple[int, int], known: list[str]) -> bool:
     """Is there code for a GPU of this compute capability among the ``known`` architectures (``sm_86``, ``compute_90``)?
 
-    Machine code (sm) runs on the same major version from its minor version on; PTX (compute) on everything later.
+    Machine code (sm) runs on the same major version from its minor version on; PTX (compute) on everything later.  Names of
+    another kind say nothing; where there are no others, the GPU itself has to be tried, and the answer is yes.
     """
-    for name in known:
-        kind, _, digits = name.partition("_")
-        number = int(digits.rstrip("af"))
-        major, minor = divmod(number, 10)
+    readable = [found for name in known if (found := ARCHITECTURE.fullmatch(name))]
+    for found in readable:
+        kind, (major, minor) = found[1], divmod(int(found[2]), 10)
         if (kind == "compute" and (major, minor) <= capability) or (
             kind == "sm" and major == capability[0] and minor <= capability[1]
         ):
             return True
-    return False
+    return not readable
+
+
+def _architectures() -> list[str]:
+    """What torch has code for; nothing with ROCm, whose architectures (``gfx90a``) no compute capability tells of."""
+    return [] if torch.version.hip else torch.cuda.get_arch_list()
 
 
 def _deterministic() -> None:

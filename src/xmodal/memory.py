@@ -121,7 +121,9 @@ def refusing(what: str) -> Iterator[None]:
 
 def _message(what: str, reason: str) -> str:
     do = "use a GPU with more memory (or one that nobody else uses), smaller settings of the model, or --device cpu"
-    return f"out of GPU memory: {what} ({reason}). What to do: {do}"
+    return (
+        f"out of GPU memory: {what} ({reason}). What to do: {do}; another try, or more RAM for the job, does not help"
+    )
 
 
 def _first(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xmodal.memory import Portions
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from xmodal.learning.training import Running
 
 LEAST = 8  # cells: of fewer, mean and spread say nothing, and hardly one has a neighbour
+MAY_FAIL = frozenset({"cuda"})  # kinds of devices
 Terms = list[tuple[dict[str, Tensor], int]]  # loss terms of each portion, and its cells
 
 
@@ -58,14 +59,26 @@ def gradients(running: Running, batch: Batch, device: torch.device, size: int) -
     return found
 
 
-def rewinding(device: torch.device) -> Callable[[], None]:
-    """A function that sets the random numbers of CPU and GPU back to where they are now."""
+def rewinding(model: nn.Module, device: torch.device) -> Callable[[], None]:
+    """A function that sets back to where they are now: random numbers of CPU and GPU, and what normalisation has seen.
+
+    The latter on devices only whose memory may not be enough: elsewhere the copies would be for nothing.
+    """
     cpu = torch.get_rng_state()
     gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    seen = [(buffer, buffer.clone()) for buffer in statistics(model)] if device.type in MAY_FAIL else []
 
     def rewind() -> None:
         torch.set_rng_state(cpu)
         if gpu is not None:
             torch.cuda.set_rng_state(gpu, device)
+        for buffer, before in seen:
+            buffer.copy_(before)
 
     return rewind
+
+
+def statistics(model: nn.Module) -> list[Tensor]:
+    """The buffers that the loss itself changes: running means and variances (and their count) of batch normalisation."""
+    modules = [module for module in model.modules() if getattr(module, "running_mean", None) is not None]
+    return [buffer for module in modules for buffer in module.buffers(recurse=False)]

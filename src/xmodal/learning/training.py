@@ -177,7 +177,7 @@ def _pass(running: Running, settings: GradientSettings, cells: Cells, device: to
 
 def _gradients(running: Running, batch: Batch, device: torch.device) -> portions.Terms:
     """Gradients of the mean loss of ``batch``, and the loss terms; in portions where the GPU cannot hold it whole."""
-    undo = portions.rewinding(device)
+    undo = portions.rewinding(running.model, device)
     return running.portions.run(lambda size: portions.gradients(running, batch, device, size), len(batch), undo)
 
 
