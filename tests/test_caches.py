@@ -137,6 +137,7 @@ def test_a_folder_that_everybody_may_rename_is_not_used(everybodys: Path, monkey
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(everybodys / "numba"))
     folder = caches.provide()
     assert folder is not None and os.environ["NUMBA_CACHE_DIR"] == str(folder / "numba_cache_dir")
+    assert not list(everybodys.iterdir())
 
 
 def test_a_home_where_everybody_writes(everybodys: Path, monkeypatch: pytest.MonkeyPatch) -> None:

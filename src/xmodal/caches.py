@@ -73,11 +73,13 @@ def usable(folder: Path, shared: bool = False, given: bool = False) -> bool:
         return True
     try:
         near = next(place for place in (path, *path.parents) if os.path.lexists(place))
-        if near != path and (given or near.stat().st_mode & EVERYBODY):
-            _make(path)
-            near = path
         if near != path:
-            return near.is_dir() and os.access(near, os.W_OK | os.X_OK) and _writers(near.resolve()) is not None
+            writers = {_writers(place / "new") for place in (near, near.resolve())}
+            if None in writers or not (near.is_dir() and os.access(near, os.W_OK | os.X_OK)):
+                return False
+            if not given and OTHERS not in writers:
+                return True
+            _make(path)
         return os.access(path, os.R_OK | os.W_OK | os.X_OK) and all(_ours(p, shared) for p in {path, path.resolve()})
     except (OSError, RuntimeError):  # RuntimeError: links in a circle
         return False
@@ -91,14 +93,13 @@ def _make(path: Path) -> None:
 
 
 def _ours(path: Path, shared: bool) -> bool:
+    """Is ``path``, which is there, a folder (with ``shared``: one of folders) that nobody else can fill?"""
     forbidden = _writers(path)
     if forbidden is None:
         return False
     status = path.lstat() if forbidden == OTHERS else path.stat()
-    if not _alone(status, forbidden):
-        return False
-    if not shared:
-        return True
+    if not (shared and _alone(status, forbidden)):
+        return _alone(status, forbidden)
     if not status.st_mode & 0o011:  # nobody else comes in
         forbidden = 0
     with os.scandir(path) as entries:
