@@ -21,7 +21,7 @@ xmodal train cells.h5mu --model mean --output-dir model --quiet >&2
 xmodal predict cells.h5mu --from rna --to atac --checkpoint model/model.safetensors --output atac.h5ad --quiet >&2
 TIMEFORMAT='%R %U'
 evaluate() {
-    rm -rf /tmp/numba scores
+    rm -rf "$NUMBA_CACHE_DIR" scores
     time xmodal evaluate cells.h5mu --prediction atac=atac.h5ad --output-dir scores --quiet >&2
 }
 for turn in 1 2 3; do

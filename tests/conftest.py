@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from xmodal import caches
+
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("NUMBA_CACHE_DIR", "/tmp/xmodal-numba") if not os.access(Path.home(), os.W_OK) else None
+caches.provide()  # as each command does: where the home cannot be written, umap could not be imported
 XMODAL = str(Path(sys.executable).with_name("xmodal"))
 
 
@@ -65,6 +70,18 @@ def prepared(simulated: Path) -> Path:
     done = call_xmodal("prepare", "--h5mu", simulated / "paired.h5mu", "--output", path, "--quiet")
     assert done.code == 0, done.err
     return path
+
+
+def stopping(work: Callable[..., Any], *turns: int) -> Callable[..., Any]:
+    """``work``, but the calls ``turns``, counted from 1, end the program as SIGTERM does."""
+    count = itertools.count(1)
+
+    def stopped(*args: Any) -> Any:
+        if next(count) in turns:
+            raise SystemExit(143)
+        return work(*args)
+
+    return stopped
 
 
 def terminated(*args: object, after: str = "epoch 3/") -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import call_xmodal
+from conftest import call_xmodal, stopping
 from xmodal import devices, registry
 from xmodal.learning import training
 from xmodal.memory import OutOfMemory, release
@@ -97,16 +97,8 @@ def test_twice_and_stopped_between_give_the_same_weights(
     """To the last bit: on a GPU with the deterministic kernels that `devices.choose` asks torch for."""
     for out in ("first", "second"):
         train(prepared, tmp_path / out, name, device)
-    passes, real = [], training._pass
-
-    def stopping(*args: Any) -> Any:
-        passes.append(1)
-        if len(passes) == 3:
-            raise SystemExit(143)
-        return real(*args)
-
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_pass", stopping)
+        patch.setattr(training, "_pass", stopping(training._pass, 3))
         assert train(prepared, tmp_path / "stopped", name, device) == 143
     metrics = train(prepared, tmp_path / "stopped", name, device)
     assert metrics["timing"]["went_on_from_epoch"] == 2

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import call_xmodal
+from conftest import call_xmodal, stopping
 from xmodal import memory, registry
 from xmodal.data.batches import Batch
 from xmodal.learning import portions, training
@@ -166,15 +166,7 @@ def test_a_training_that_was_stopped_goes_on_in_portions(
     train(prepared, tmp_path / "unbroken", "--set", "batch_size=128")
     monkeypatch.undo()
     tried = limit(CrossMP, "loss", 64)
-    passes, real = [], training._pass
-
-    def stopping(*args: Any) -> Any:
-        passes.append(1)
-        if len(passes) == 3:
-            raise SystemExit(143)
-        return real(*args)
-
-    monkeypatch.setattr(training, "_pass", stopping)
+    monkeypatch.setattr(training, "_pass", stopping(training._pass, 3))
     ended = call_xmodal(*command(prepared, tmp_path / "out", "--set", "batch_size=128"))
     assert ended.code == 143
     monkeypatch.undo()

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import call_xmodal, terminated
+from conftest import call_xmodal, stopping, terminated
 from xmodal import registry
 from xmodal.data import io
 from xmodal.data.batches import Cells, cells_of
@@ -43,16 +43,7 @@ def test_a_run_stopped_twice_ends_with_the_same_weights(
 ) -> None:
     whole = crossmp(cells)
     training.fit(whole, cells, cells, torch.device("cpu"))
-    real, count = training._one_epoch, 0
-
-    def stopping(*args: object) -> object:
-        nonlocal count
-        count += 1
-        if count in (3, 5):
-            raise SystemExit(143)
-        return real(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(training, "_one_epoch", stopping)
+    monkeypatch.setattr(training, "_one_epoch", stopping(training._one_epoch, 3, 5))
     state = tmp_path / "state.safetensors"
     for _ in range(2):
         keeper = Keeper(state, "this run")
