@@ -22,7 +22,7 @@ demo: setup ## Train, predict, evaluate on mouse cortex (or simulated cells); a 
 test: test-unit test-pipeline ## All quick tests, one real Nextflow run among them
 
 test-unit: setup ## Tests without Nextflow
-	OMP_NUM_THREADS=1 $(PYTEST) -q -n 2 --dist loadfile -m "not nextflow and not nfcore and not slurm and not containers and not gpu"
+	OMP_NUM_THREADS=1 $(PYTEST) -q -n 2 --dist loadfile -m "not nextflow and not nfcore and not slurm and not containers and not gpu and not galaxy"
 
 test-pipeline: setup ## Tests that run Nextflow
 	$(PYTEST) -q -m "nextflow and not containers"

@@ -97,6 +97,14 @@ def test_one_prediction_for_all_cells() -> None:
     assert found.summary()["coverage"] > 0.88
 
 
+@pytest.mark.parametrize("features", [1, 4, 30])
+def test_a_handful_of_features(features: int) -> None:
+    """Fewer values than fill ten bins: one bin holds them all."""
+    predicted, true, _ = cells(fields.BINARY, 60, 1)
+    found = calibration.fit(predicted[:, :features], true[:, :features], fields.BINARY)
+    assert found.summary()["coverage"] > 0.85
+
+
 def test_tensors_bring_everything_back() -> None:
     predicted, true, _ = cells(fields.CLR, 120, 1)
     found = calibration.fit(predicted, true, fields.CLR)

@@ -96,7 +96,8 @@ def _tables(p: Array, true: Array, seed: int) -> tuple[float, Array, Array]:
     last = max(2, int(np.log2(max(0.1 * len(x) / MIN_BIN, 4))) + 1)
     shares = np.concatenate([np.linspace(0, 0.9, 10), 1 - 0.1 * 0.5 ** np.arange(1, last), [1]])
     edges = np.unique((shares * len(x)).astype(int))
-    bins = [slice(a, b) for a, b in pairwise(edges) if b - a >= min(MIN_BIN, len(x))]
+    bins = [slice(a, b) for a, b in pairwise(edges) if b - a >= MIN_BIN]
+    bins = bins or [slice(None)]  # a handful of features
     centre = np.array([np.median(x[b]) for b in bins])
     top = float(max(x[-1], TINY))
     grid = np.square(np.linspace(0, 1, GRID)) * top

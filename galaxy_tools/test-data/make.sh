@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Makes the files of this folder anew: 270 simulated cells of three types in three batches. Run it from any folder with xmodal on PATH.
+set -euo pipefail
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+xmodal simulate --output-dir made --cells 270 --genes 20 --peaks 40 --coupling linear --tree 3 --batches 3 --depth 120 --open 0.15 \
+    --chromosomes 2 --label-key cell_type --seed 2 --no-rates
+python - <<'PY'
+import anndata
+for name in ("rna", "atac"):
+    cells = anndata.read_h5ad(f"made/{name}.h5ad")
+    # Few columns and no notes of the simulation: a small file
+    cells.obs = cells.obs[["batch", "cell_type"]]
+    del cells.uns["xmodal"]
+    cells.write_h5ad(f"{name}.h5ad", compression="gzip")
+PY
+xmodal prepare --rna rna.h5ad --atac atac.h5ad --split-by batch --min-peak-fraction 0 --output prepared.h5mu --summary prepare.json
+xmodal train prepared.h5mu --model linear --output-dir training
+xmodal predict prepared.h5mu --split test --from rna --to atac --checkpoint training/model.safetensors --output predicted_atac.h5ad \
+    --interval 0 --summary predicted_atac.json
+cp rna.h5ad atac.h5ad prepared.h5mu prepare.json predicted_atac.h5ad predicted_atac.json "$here/"
+cp training/model.safetensors training/metrics.json training/history.tsv "$here/"
