@@ -55,6 +55,8 @@ def common(function: Function) -> Function:
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="auto",
         show_default=True,
+        envvar="XMODAL_DEVICE",
+        show_envvar=True,
         help="Where to compute.",
     )
     @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")

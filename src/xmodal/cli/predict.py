@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from xmodal.cli.options import HELP, READABLE, WRITABLE, common
+from xmodal.cli.options import FOLDER, HELP, READABLE, WRITABLE, common
 from xmodal.errors import UsageRefused
 
 DEFAULT_COVERAGE = 0.5
@@ -67,6 +67,13 @@ def parse_pair(option: str, text: str | None, separator: str, form: str) -> tupl
     "[default: all].",
 )
 @click.option("--summary", type=WRITABLE, default=None, help="Also write what was found, missing and unlike as JSON.")
+@click.option(
+    "--overview",
+    type=FOLDER,
+    default=None,
+    help="Also write a picture (prediction.png) and tables of the cells and features (cells.tsv, features.tsv) into this "
+    "folder.",
+)
 @click.option("--force", is_flag=True, help="Go on where cells or genome are unlike the training data.")
 @common
 def command(
@@ -82,6 +89,7 @@ def command(
     interval: float,
     top: int | None,
     summary: Path | None,
+    overview: Path | None,
     force: bool,
     threads: int,
     device: str,
@@ -98,6 +106,8 @@ def command(
         raise UsageRefused("--rows and --shard exclude each other")
     if (rows or numbers) and output.suffix != ".h5ad":
         raise UsageRefused("--rows and --shard write .h5ad; `xmodal merge` joins them")
+    if (rows or numbers) and overview is not None:
+        raise UsageRefused("--overview shows a whole prediction, not one of --rows or --shard; leave one of them out")
     if top and output.suffix != ".h5ad":
         raise UsageRefused(
             f"--top writes a sparse .h5ad, not {output.name}; give --output NAME.h5ad, or leave --top out"
@@ -112,6 +122,8 @@ def command(
     refuse_inputs(output, file, checkpoint)
     if summary is not None:
         refuse_existing(summary, overwrite)
+    if overview is not None:
+        refuse_existing(overview, overwrite)
     from xmodal import devices
 
     where = devices.choose(device, threads, seed)
@@ -121,7 +133,7 @@ def command(
 
     chosen_rows = parse_pair("--rows", rows, ":", "A:B, such as 0:256")
     request = Request(target, source, split, chosen_rows, numbers, min_coverage, force, interval, top)
-    features, about = run(file, checkpoint, output, request, (where, seed, overwrite))
+    features, about = run(file, checkpoint, output, request, (where, seed, overwrite), overview)
     found = prediction_summary(about, features)
     if summary is not None:
         write_json(summary, found, overwrite)

@@ -28,6 +28,7 @@ from xmodal.predicting import top
 from xmodal.predicting.streaming import LAYERS, MATRIX, Chunks
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from mudata import MuData
 
@@ -75,6 +76,14 @@ class Job:
             return {}
         score = self.novelty[slice(*self.rows)]
         return {fields.NOVELTY: score, fields.UNLIKE: score > novelty.LIMIT}
+
+    def source_counts(self) -> pd.Series | None:
+        """What was measured of each cell: total counts over all features, by name; None where values are no counts."""
+        import pandas as pd
+
+        if self.loaded.model.vocabulary[self.source].likelihood == fields.GAUSSIAN:
+            return None
+        return pd.Series(self.cells.depth[self.source], self.cells.names)
 
     def chunks(self, device: torch.device) -> Chunks:
         """Predictions, and the ends of their intervals, batch by batch, (cells, features of the target) each."""

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from xmodal import memory
 from xmodal.data import io
 from xmodal.errors import InputRefused
-from xmodal.predicting import prediction, streaming, top
+from xmodal.predicting import overview, prediction, streaming, top
 from xmodal.predicting.prediction import Job, Request
 
 if TYPE_CHECKING:
     import torch
+    from mudata import MuData
 
 log = logging.getLogger(__name__)
 Part = TypeVar("Part")
@@ -23,9 +24,17 @@ TICK = 10  # batches between two lines of progress
 
 @memory.refusing("the model")
 def run(
-    file: Path, checkpoint: Path, output: Path, request: Request, how: tuple[torch.device, int, bool]
+    file: Path,
+    checkpoint: Path,
+    output: Path,
+    request: Request,
+    how: tuple[torch.device, int, bool],
+    pictures: Path | None = None,
 ) -> tuple[int, dict[str, Any]]:
-    """Predict and write; ``how`` = (device, seed, overwrite).  Returns features and ``uns["xmodal"]`` of the prediction."""
+    """Predict and write; ``how`` = (device, seed, overwrite).  Returns features and ``uns["xmodal"]`` of the prediction.
+
+    ``pictures``: a folder that gets the overview of the whole prediction.
+    """
     device, seed, overwrite = how
     mdata = io.read_cells(file, request.source, otherwise=_known_source(checkpoint, request))
     try:
@@ -33,13 +42,22 @@ def run(
     except InputRefused as error:
         raise error.at(str(file)) from None
     about = prediction.described(job, checkpoint, device, seed)
+    features = _write(job, mdata, output, about, (device, overwrite))
+    if pictures is not None:
+        overview.write(pictures, output, job.target, seed, job.source_counts())
+    return features, about
+
+
+def _write(job: Job, mdata: MuData, output: Path, about: dict[str, Any], how: tuple[torch.device, bool]) -> int:
+    """Write the prediction as it is computed; returns its number of features."""
+    device, overwrite = how
     var = prediction.target_frame(job)
     first, last = job.rows
     names = job.cells.names[first:last]
-    if request.top:
+    if top.top_of(about):
         tops = _told(job, job.tops(device))
         top.write_h5ad(output, mdata.obs.reindex(names).assign(**job.columns()), var, about, tops, overwrite)
-        return len(var), about
+        return len(var)
     chunks = _told(job, job.chunks(device))
     if output.suffix == ".h5mu":
         modality = job.loaded.model.vocabulary[job.target]
@@ -47,7 +65,7 @@ def run(
     else:
         obs = mdata.obs.reindex(names).assign(**job.columns())
         streaming.write_h5ad(output, obs, var, about, chunks, overwrite)
-    return len(var), about
+    return len(var)
 
 
 def _known_source(checkpoint: Path, request: Request) -> str | None:

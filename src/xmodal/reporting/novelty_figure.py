@@ -23,11 +23,12 @@ def unlikeness(predictions: list[tuple[str, dict[str, Any]]]) -> Figure | None:
         return None
     figure, axes = canvas((4.4, 7.0, 8.6)[len(found) - 1], 2.6, len(found))
     for axis, (name, about) in zip(axes, found, strict=True):
-        _panel(axis, name, about)
+        panel(axis, name, about)
     return figure
 
 
-def _panel(axis: Axes, name: str, about: dict[str, Any]) -> None:
+def panel(axis: Axes, name: str, about: dict[str, Any]) -> None:
+    """One histogram of ``about``, the verdict of :mod:`xmodal.learning.novelty`, in colours by its limit."""
     edges, cells = np.array(about["histogram"]["edges"], float), np.array(about["histogram"]["cells"], float)
     share = cells / max(cells.sum(), 1)
     upper = np.append(edges[1:], edges[-1] + 1)  # the last bin is open
