@@ -133,7 +133,7 @@ def file_kind(path: Path) -> str:
             raise InputRefused(
                 f"the name says {other}, the content is {kind}",
                 where=str(path),
-                do=f"rename it to {path.stem}{ENDINGS[kind][0]}",
+                do=f"rename it to {path.stem}{ENDINGS[kind][0]}; in Galaxy set its type to {ENDINGS[kind][0][1:]}",
             )
     return kind
 
