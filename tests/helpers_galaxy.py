@@ -21,7 +21,7 @@ from helpers_containers import IMAGES, Engine
 from helpers_nextflow import ROOT
 
 sys.path.insert(0, str(ROOT / "galaxy_tools" / "portal"))
-from server import INSTALLED, Server, Settings, tools_of  # noqa: E402
+from server import INSTALLED, Server, Settings, tools_of
 
 HERE = ROOT / "tests" / "galaxy"
 GALAXY_TOOLS = ROOT / "galaxy_tools"

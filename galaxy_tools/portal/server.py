@@ -12,6 +12,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 import xml.etree.ElementTree as ET
@@ -43,7 +44,7 @@ class Server:
     folder: configuration, database, datasets and logs of this Galaxy.  tools: XML files, all in one section.
     jobs: the content of its job_conf.yml.  tables: tool_data_table_conf.xml files.  settings go over galaxy.yml, env over
     this process's environment.  With umask 0 jobs can write their outputs under a user id that is not Galaxy's.
-    host: the address to listen on.  port: 0 for any free one.
+    host: the address to listen on.  port: 0 for any free one.  stopping: once set, waiting ends in InterruptedError.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Server:
         host: str = LOOPBACK,
         port: int = 0,
         key: str = "",
+        stopping: threading.Event | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self.tools = tools
@@ -68,6 +70,7 @@ class Server:
         self.url = ""
         self.started: list[subprocess.Popen[bytes]] = []
         self.umask = umask
+        self.stopping = stopping or threading.Event()
         self.env = os.environ | dict(env or {})
         self.env["PATH"] = f"{self.env['PATH']}:{INSTALLED / 'bin'}"
         self.env["GALAXY_CONFIG_FILE"] = str(self.folder / "galaxy.yml")
@@ -113,10 +116,18 @@ class Server:
         while not self._answers():
             if web.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"Galaxy did not start:\n{self.log()}")
-            time.sleep(0.2)
+            self.pause(0.2)
         # Not before: both would create the tables of the database.
         worker = ["--pool", "threads", "--concurrency", "2", "-Q", QUEUES]
         self._launch("celery", "celery", "--app", "galaxy.celery", "worker", *worker)
+
+    def pause(self, seconds: float) -> None:
+        """Sleep; InterruptedError where this server is to stop, RuntimeError where it has ended by itself."""
+        if self.stopping.wait(seconds):
+            raise InterruptedError
+        for process in self.started:
+            if process.poll() is not None:
+                raise RuntimeError(f"Galaxy ended by itself:\n{self.log()}")
 
     def _launch(self, name: str, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         """A session of its own, by which all that it starts can be found."""
@@ -148,11 +159,20 @@ class Server:
         """What the API answers to ``content``, sent as JSON; as the administrator unless another's ``key`` is given."""
         return json.loads(self.read(path, json.dumps(content).encode(), key))
 
-    def read(self, path: str, sent: bytes | None = None, key: str = "") -> bytes:
-        """The bytes of ``/api/PATH``; urllib.error.HTTPError where Galaxy refuses."""
-        headers = {"x-api-key": key or self.key} | ({"Content-Type": "application/json"} if sent else {})
-        request = urllib.request.Request(f"{self.url}/api/{path}", data=sent, headers=headers)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+    def read(
+        self,
+        path: str,
+        sent: bytes | None = None,
+        key: str = "",
+        method: str | None = None,
+        kind: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """The bytes of ``/api/PATH``, after ``sent`` of the content type ``kind``; HTTPError where Galaxy refuses."""
+        sending = {"Content-Type": kind} if sent is not None else {}
+        given = dict(headers or {"x-api-key": key or self.key}) | sending
+        request = urllib.request.Request(f"{self.url}/api/{path}", data=sent, headers=given, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
             content: bytes = answer.read()
         return content
 

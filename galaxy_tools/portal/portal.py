@@ -1,0 +1,187 @@
+"""``make portal``: a real Galaxy on this machine with the tools, workflows, models and an example; ends at Ctrl-C.
+
+Everything it keeps (accounts, histories, datasets, models) lies in one folder, and is there again at the next start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import contents
+import yaml
+from server import HERE, INSTALLED, LOOPBACK, ROOT, Server, tools_of
+
+TOOLS = ROOT / "galaxy_tools"
+DATA_MANAGER = TOOLS / "data_managers" / "data_manager_xmodal_models"
+PORT = 8085
+MODEL = "demo_simulated"
+COLUMNS = "value, name, genome, predicts, sha256, path"
+
+
+class Refused(Exception):
+    """The portal cannot start; the message says why and what to do."""
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/portal", description=__doc__)
+    parser.add_argument(
+        "--host", default=LOOPBACK, help="address to listen on [default: %(default)s, this machine only]"
+    )
+    parser.add_argument("--port", type=int, default=PORT, help="[default: %(default)s]; 0: any free one")
+    parser.add_argument("--folder", type=Path, default=ROOT / "results" / "portal", help="where all is kept")
+    parser.add_argument(
+        "--jobs", type=Path, default=HERE / "job_conf.local.yml", help="job configuration (Slurm, GPU, ...)"
+    )
+    parser.add_argument(
+        "--models", type=Path, default=ROOT / "build/models/xmodal_models.loc", help="table of `make models`"
+    )
+    return parser.parse_args(given)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[IO[str]]:
+    """Only one portal at a time keeps its things in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Refused(
+                f"{folder}: a portal is running with this folder. What to do: stop it, or give --folder"
+            ) from None
+        yield lock
+
+
+def free(host: str, port: int) -> None:
+    """Refused where something listens there already, or where the address is not this machine's."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise Refused(f"{host}:{port}: {error.strerror}. What to do: give another --port or --host") from None
+
+
+def password(folder: Path) -> str:
+    """The administrator's, made at the first start and kept where only its owner can read it."""
+    path = folder / "admin_password"
+    if not path.exists():
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(12) + "\n")
+    return path.read_text().strip()
+
+
+def models(folder: Path, made: Path) -> Path:
+    """The table of models: the demonstration, those of ``make models``, and those the data manager added."""
+    table = folder / "xmodal_models.loc"
+    lines: dict[str, str] = {}
+    for source in (table, TOOLS / "test-data" / "xmodal_models.loc", made):
+        if source.exists():
+            here = source.read_text().replace("${__HERE__}", str(source.parent))
+            rows = [line for line in here.splitlines() if line.strip() and not line.startswith("#")]
+            lines |= {row.partition("\t")[0]: row for row in rows if Path(row.rpartition("\t")[2]).is_file()}
+    whole = folder / "xmodal_models.loc.tmp"
+    whole.write_text("\n".join(["# " + COLUMNS.replace(", ", "\t"), *lines.values(), ""]))
+    whole.replace(table)
+    tables = folder / "tool_data_table_conf.xml"
+    tables.write_text(
+        f'<tables>\n    <table name="xmodal_models" comment_char="#" allow_duplicate_entries="False">\n'
+        f'        <columns>{COLUMNS}</columns>\n        <file path="{table}"/>\n    </table>\n</tables>\n'
+    )
+    return tables
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """What a portal has over the tests' Galaxy: its own page, reports as HTML, accounts, quotas, models by data manager."""
+    (folder / "allow.txt").write_text("xmodal_\n")  # our reports have no script: Galaxy may show them as HTML
+    own = {
+        "brand": "xmodal",
+        "welcome_url": "/static_local/welcome.html",
+        "static_local_dir": str(HERE / "static"),
+        "sanitize_allowlist_file": str(folder / "allow.txt"),
+        "enable_quotas": True,
+        "allow_user_creation": True,
+        "galaxy_data_manager_data_path": str(folder / "models"),
+    }
+    if (DATA_MANAGER / "data_manager_conf.xml").exists():
+        own["data_manager_config_file"] = str(DATA_MANAGER / "data_manager_conf.xml")
+    return own
+
+
+def serve(asked: argparse.Namespace, stopping: threading.Event) -> None:
+    """Start, fill, say so, and wait for ``stopping``."""
+    began = time.monotonic()
+    folder = asked.folder.resolve()
+    if not (INSTALLED / ".setup-done").exists():
+        raise Refused("Galaxy is not installed. What to do: make portal, or scripts/setup-galaxy")
+    if not asked.jobs.is_file():
+        raise Refused(f"{asked.jobs}: there is no such job configuration")
+    free(asked.host, asked.port)
+    with locked(folder):
+        jobs = yaml.safe_load(asked.jobs.read_text())
+        tables = models(folder, asked.models)
+        env = {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
+        own = settings(folder)
+        say("starting Galaxy (20 to 60 seconds)")
+        server = Server(
+            folder,
+            tools_of(TOOLS),
+            jobs,
+            own,
+            env,
+            tables=[tables],
+            host=asked.host,
+            port=asked.port,
+            stopping=stopping,
+        )
+        with server:
+            word = password(folder)
+            key = contents.user_key(server, contents.ADMIN, "admin", word)
+            workflows = contents.publish_workflows(server, key, TOOLS / "workflows")
+            say(f"Galaxy answers after {time.monotonic() - began:.0f} s; running the example")
+            contents.example_history(server, key, TOOLS / "test-data" / "rna.h5ad", MODEL)
+            say(f"ready after {time.monotonic() - began:.0f} s: {server.url}")
+            say(f"{len(server.tools)} tools, {len(workflows)} workflows; nobody needs an account to try them")
+            say(f"administrator: {contents.ADMIN}, the password is in {folder / 'admin_password'}")
+            say("Ctrl-C stops it; what was made stays")
+            while True:
+                server.pause(1)
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"portal: {text}\n")
+    sys.stderr.flush()
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    asked = arguments(given)
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        serve(asked, stopping)
+    except Refused as error:
+        say(f"error: {error}")
+        return 3
+    except InterruptedError:
+        say("stopped; everything is kept in the folder")
+    except RuntimeError as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
