@@ -153,8 +153,8 @@ def test_blocks_agree_with_the_whole(sparse: bool, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(overview, "VALUES", 7 * 5)
     monkeypatch.setattr(overview, "MOST_CELLS", 9)
     found = overview.of_file(path, "atac", 3)
-    np.testing.assert_allclose(found.features["mean"], values.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(found.features["sd"], values.std(0, dtype=float), rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(found.features["mean"], values.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(found.features["sd"], values.std(0, dtype=float), rtol=1e-5, atol=1e-12)
     assert found.features["sd"][2] == 0 and len(found.drawn) == len(found.places) == 9
     assert list(found.drawn) == sorted(set(found.drawn)) and list(found.drawn) != list(range(9))
 

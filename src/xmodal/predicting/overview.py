@@ -211,10 +211,15 @@ def _cells(obs: pd.DataFrame, label: str | None, counts: pd.Series | None) -> pd
     return table
 
 
+def _rounded(values: Float) -> Float:
+    """As they stand in the table, so that picture and table have one order."""
+    return np.array([float(f"{v:.{DIGITS}g}") for v in values])
+
+
 def _features(var: pd.DataFrame, mean: Float, spread: Float, kept: Index | None) -> pd.DataFrame:
     import pandas as pd
 
-    table = pd.DataFrame({"feature": var.index.astype(str), "mean": mean, "sd": spread})
+    table = pd.DataFrame({"feature": var.index.astype(str), "mean": _rounded(mean), "sd": _rounded(spread)})
     if kept is not None:
         table["cells_kept"] = kept
     for column in (fields.RELIABILITY, fields.RELIABILITY_LOW, fields.RELIABILITY_HIGH, fields.TRUST):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from xmodal import __version__
 from xmodal.reporting import (
     figures,
     novelty_figure,
+    overview_words,
     prediction_words,
     reliability_words,
     report_words,
@@ -31,8 +33,8 @@ SHOWN = 10  # best and worst features in a table
 ENOUGH = 20  # cells with the feature, below which its score is luck
 
 
-def render(inputs: Inputs, title: str) -> str:
-    """The page as text."""
+def render(content: dict[str, Any]) -> str:
+    """The page as text; ``content`` is a :func:`view`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -43,13 +45,15 @@ def render(inputs: Inputs, title: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=report_words.number, score=report_words.score, plain=report_words.plain, shown=shown
+        number=report_words.number, score=report_words.score, plain=report_words.plain, shown=shown, inline=inline
     )
-    return environment.get_template("report.html.j2").render(**view(inputs, title))
+    # As a link: servers that drop unknown tags (old Galaxy) leave the text of a <style> on the page.
+    style = (resources.files("xmodal.reporting") / "templates" / "report.css").read_bytes()
+    return environment.get_template("report.html.j2").render(style=style, **content)
 
 
 def view(inputs: Inputs, title: str) -> dict[str, Any]:
-    """All that the template shows, as plain values."""
+    """All that the template shows, as plain values; pictures as the bytes of a PNG, empty where there is none."""
     results = [result(e, name) for e in inputs.evaluations for name in e.targets]
     return {
         "title": title,
@@ -59,10 +63,11 @@ def view(inputs: Inputs, title: str) -> dict[str, Any]:
         "answer": report_words.answer(inputs, [r["verdict"] for r in results])
         + selection_words.answer(inputs.selection)
         + prediction_words.answer(inputs),
-        "sweep": sweep(inputs),
+        "sweep": selection_words.section(inputs.selection),
         "missing": report_words.missing(inputs) + prediction_words.missing(inputs),
         "predictions": prediction_words.rows(inputs),
         "unlikeness": unlikeness(inputs),
+        "overviews": [overview_words.section(o) for o in inputs.overviews],
         "simulated": prediction_words.simulated(inputs),
         "checks": [{"name": n, **report_words.check(c)} for n, c in inputs.checks],
         "prepares": [{"name": n, **report_words.prepared(c)} for n, c in inputs.prepares],
@@ -72,24 +77,18 @@ def view(inputs: Inputs, title: str) -> dict[str, Any]:
     }
 
 
-def unlikeness(inputs: Inputs) -> str:
+def unlikeness(inputs: Inputs) -> bytes:
     """The picture of how unlike the training cells the predicted cells are; nothing where no summary says."""
     figure = novelty_figure.unlikeness(inputs.predictions)
-    return inline(figures.png(figure)) if figure is not None else ""
-
-
-def sweep(inputs: Inputs) -> dict[str, Any] | None:
-    """The trials of a sweep with their picture; None where there was none."""
-    found = selection_words.section(inputs.selection)
-    return {**found, "picture": inline(found["picture"])} if found else None
+    return figures.png(figure) if figure is not None else b""
 
 
 def training(part: Training) -> dict[str, Any]:
     """One training: facts in words, settings, and the learning curves."""
     losses = {"train_loss", "valid_loss"} & set(part.history.columns)
-    curve = ""
+    curve = b""
     if len(part.history) > 1 and losses:
-        curve = inline(figures.png(figures.learning(part.history, int(part.metrics.get("best_epoch") or 0))))
+        curve = figures.png(figures.learning(part.history, int(part.metrics.get("best_epoch") or 0)))
     found = report_words.training(part)
     found["facts"] |= reliability_words.of_training(part.metrics)
     return {"name": part.name, "curve": curve, **found}
@@ -109,9 +108,9 @@ def result(evaluation: Evaluation, name: str) -> dict[str, Any]:
         "methods": methods,
         "headline": list(score_rows(name, target, methods, HEADLINE)),
         "further": list(score_rows(name, target, methods, None)),
-        "bars": inline(figures.png(figures.scores({name: target}))) if methods else "",
-        "curves": inline(figures.png(figures.feature_scores(features))) if len(features) else "",
-        "umap": inline(figures.png(figures.profiles(points))) if len(points) else "",
+        "bars": figures.png(figures.scores({name: target})) if methods else b"",
+        "curves": figures.png(figures.feature_scores(features)) if len(features) else b"",
+        "umap": figures.png(figures.profiles(points)) if len(points) else b"",
         "labelled": bool(target.get("label_key")),
         "trust": trust(evaluation, name),
         **best_and_worst(features),
@@ -124,7 +123,7 @@ def trust(evaluation: Evaluation, name: str) -> dict[str, Any] | None:
     found = reliability_words.section(name, target.get("intervals") or {}, table)
     if found is None:
         return None
-    return {**found, "picture": inline(figures.png(reliability(target, table))) if len(table) else ""}
+    return {**found, "picture": figures.png(reliability(target, table)) if len(table) else b""}
 
 
 def _part(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -174,6 +173,6 @@ def best_and_worst(features: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def inline(png: bytes) -> str:
-    """A picture as the value of ``src``."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def inline(content: bytes, kind: str = "image/png") -> str:
+    """A picture or a style sheet as the value of ``src`` or ``href``."""
+    return f"data:{kind};base64," + base64.b64encode(content).decode("ascii")

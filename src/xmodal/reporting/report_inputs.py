@@ -16,6 +16,7 @@ from xmodal.fields import HISTORY_FILE, METRICS_FILE
 
 # Names of features and labels are text, even where they look like numbers or missing values ("NA", "1e5").
 TEXT = {"target": str, "feature": str, "score": str, "cell": str, "kind": str, "label": str, "trust": str}
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,29 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Overview:
+    """A folder that ``xmodal predict --overview`` left; ``picture`` is a PNG."""
+
+    name: str
+    picture: bytes
+    cells: pd.DataFrame
+    features: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Given:
+    """Where the parts of a report are; with a name those that have no name of their own."""
+
+    trainings: Sequence[Path] = ()
+    evaluations: Sequence[Path] = ()
+    checks: Sequence[Path] = ()
+    prepares: Sequence[Path] = ()
+    predictions: Sequence[tuple[str, Path]] = ()
+    overviews: Sequence[tuple[str, Path]] = ()
+    selection: Path | None = None
+
+
+@dataclass(frozen=True)
 class Inputs:
     """Everything given; ``checks`` and ``prepares`` are (file name, content), ``predictions`` (sample, summary).
 
@@ -57,29 +81,38 @@ class Inputs:
     prepares: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     predictions: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     selection: dict[str, Any] | None = None
+    overviews: list[Overview] = field(default_factory=list)
 
 
-def read(
-    trainings: Sequence[Path],
-    evaluations: Sequence[Path],
-    checks: Sequence[Path],
-    prepares: Sequence[Path],
-    predictions: Sequence[tuple[str, Path]] = (),
-    selection: Path | None = None,
-) -> Inputs:
+def read(given: Given) -> Inputs:
     """Read all parts; raises :class:`InputRefused` for what is not the output of the command it is given for."""
-    if not (trainings or evaluations or checks or prepares or predictions or selection):
+    if not any(vars(given).values()):
         raise UsageRefused(
-            "give at least one of --training, --evaluation, --prediction, --selection, --check, --prepare"
+            "give at least one of --training, --evaluation, --prediction, --overview, --selection, --check, --prepare"
         )
     return Inputs(
-        [_training(p) for p in trainings],
-        [_evaluation(p) for p in evaluations],
-        [(p.name, read_json(p)) for p in checks],
-        [(p.name, read_json(p)) for p in prepares],
-        [(name, _prediction(p)) for name, p in predictions],
-        _selection(selection) if selection is not None else None,
+        [_training(p) for p in given.trainings],
+        [_evaluation(p) for p in given.evaluations],
+        [(p.name, read_json(p)) for p in given.checks],
+        [(p.name, read_json(p)) for p in given.prepares],
+        [(name, _prediction(p)) for name, p in given.predictions],
+        _selection(given.selection) if given.selection is not None else None,
+        [_overview(name, folder) for name, folder in given.overviews],
     )
+
+
+def _overview(name: str, folder: Path) -> Overview:
+    from xmodal.predicting.overview import CELLS, FEATURES, PICTURE
+
+    picture, cells, features = (_member(folder, n, "predict --overview") for n in (PICTURE, CELLS, FEATURES))
+    found = Overview(name, picture.read_bytes(), _table(cells), _table(features))
+    if not (
+        found.picture.startswith(PNG) and "cell" in found.cells and {"feature", "mean", "sd"} <= set(found.features)
+    ):
+        raise InputRefused(
+            "this is no overview of a prediction", where=str(folder), do="give what predict --overview wrote"
+        )
+    return found
 
 
 def _prediction(path: Path) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""Pictures and main tables of the report as files, for servers that show no HTML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xmodal.outputs import replacing_files
+
+KINDS = ("scores", "features", "umap", "reliability", "learning", "prediction", "unlikeness", "trials")
+TABLES: dict[str, list[str]] = {
+    "scores": ["sample", "target", "source", "method", "score", "value"],
+    "verdicts": ["sample", "target", "source", "verdict", "sentence", "advice"],
+    "predictions": ["sample", "predicted", "model", "cells", "features", "features_found", "unlike", "means", "trust"],
+    "variable_features": ["sample", "feature", "mean", "sd", "reliability", "trust"],
+    "findings": ["level", "where", "what"],
+}
+OWN = (*(f"{kind}*.png" for kind in KINDS), *(f"{name}.tsv" for name in TABLES))
+UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")  # in names of files: samples are called as people like
+
+
+def write(folder: Path, content: dict[str, Any]) -> None:
+    """All pictures and tables that a :func:`xmodal.reporting.report.view` has, all or nothing."""
+    with replacing_files(folder, OWN, overwrite=True) as temporary:
+        for name, png in pictures(content).items():
+            (temporary / name).write_bytes(png)
+        for name, rows in tables(content).items():
+            if rows:
+                frame = pd.DataFrame(rows, columns=TABLES[name])
+                frame.to_csv(temporary / f"{name}.tsv", sep="\t", index=False, lineterminator="\n")
+
+
+def pictures(content: dict[str, Any]) -> dict[str, bytes]:
+    """Every picture by its file name, which says what it shows of what."""
+    found: dict[str, bytes] = {}
+    for words, png in _pictures(content):
+        stem = "-".join(UNSAFE.sub("_", word).strip("._-") or "x" for word in words)
+        taken, name = 1, f"{stem}.png"
+        while name in found:  # two samples whose names differ in unsafe signs only
+            taken += 1
+            name = f"{stem}-{taken}.png"
+        if png:
+            found[name] = png
+    return found
+
+
+def _pictures(content: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], bytes]]:
+    for r in content["results"]:
+        for kind, key in (("scores", "bars"), ("features", "curves"), ("umap", "umap")):
+            yield (kind, r["sample"], r["name"]), r[key]
+        if r["trust"]:
+            yield ("reliability", r["sample"], r["name"]), r["trust"]["picture"]
+    for t in content["trainings"]:
+        yield ("learning", t["name"]), t["curve"]
+    for o in content["overviews"]:
+        yield ("prediction", o["name"]), o["picture"]
+    yield ("unlikeness",), content["unlikeness"]
+    if content["sweep"]:
+        yield ("trials",), content["sweep"]["picture"]
+
+
+def tables(content: dict[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
+    """Rows of each table of :data:`TABLES`."""
+    results = content["results"]
+    return {
+        "scores": [
+            (r["sample"], r["name"], _source(r), method, score, value)
+            for r in results
+            for method in r["methods"]
+            for score, value in r["target"]["methods"][method].items()
+        ],
+        "verdicts": [
+            (r["sample"], r["name"], _source(r), r["verdict"].level, r["verdict"].headline, r["verdict"].advice)
+            for r in results
+        ],
+        "predictions": [
+            (*(p[k] for k in ("sample", "what", "model", "cells", "features", "found", "unlike", "means", "trust")),)
+            for p in content["predictions"]
+        ],
+        "variable_features": [
+            (o["name"], *(row[k] for k in ("feature", "mean", "sd", "reliability", "trust")))
+            for o in content["overviews"]
+            for row in o["rows"]
+        ],
+        "findings": [(row["level"], row["where"], row["what"]) for row in content["missing"]],
+    }
+
+
+def _source(result: dict[str, Any]) -> str:
+    return str(result["target"].get("source") or "")
