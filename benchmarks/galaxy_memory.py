@@ -1,0 +1,196 @@
+"""The memory that each Galaxy tool needs, measured, and a formula for it: GB = base + per_gb * GB of its input files.
+
+    python benchmarks/galaxy_memory.py [--sets small,middle,...]
+
+Runs the commands as the tools do, one thread, on simulated cells and on two real sets; trainings are short (``SHORT``), since
+the peak is that of one pass over the cells.  Writes galaxy_tools/portal/memory.yml, with which tests compare the rules that
+ask a cluster for memory, and the table in benchmarks/RESULTS.md.  Sizes are those of files on the disk, as Galaxy counts them:
+h5ad and h5mu are compressed inside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import scipy.sparse as sp
+import yaml
+from common import HERE, REAL, XMODAL, between, xmodal
+from peer_methods import CAP_S, Failed, Used, measured
+
+log = logging.getLogger("benchmark")
+GIB = 1024**3  # what schedulers and Galaxy call GB
+MARGIN = 1.25  # over every measured run
+TIMES = 25
+RULES = HERE.parent / "galaxy_tools" / "portal" / "memory.yml"
+SETS = {
+    "middle": ("--cells", 2000, "--genes", 1000, "--peaks", 3000),
+    "many cells": ("--cells", 12000, "--genes", 2000, "--peaks", 8000),
+    "cortex": (),  # real
+    "forty": (),
+    "forty x 25": (),  # cells of all measured features, resampled
+}
+REALS = {"cortex": "mouse_cortex_snareseq_dev", "forty": "human_pbmc_multiome_40cells"}
+SHORT = {
+    "linear": (),
+    "crossmp": ("--set", "epochs=1"),
+    "auto": ("--set", "epochs=2", "--set", "refit_epochs=1", "--set", "restarts=1"),
+}
+OPTIONS = ("--threads", 1, "--device", "cpu", "--quiet")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process: inputs and peak in GiB."""
+
+    tool: str
+    what: str
+    input_gb: float
+    peak_gb: float
+    seconds: float
+
+
+class Cells:
+    """One set of cells, through all commands; what each took is in ``runs``."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder = name, folder
+        self.runs: list[Run] = []
+
+    def run(self, tool: str, inputs: list[Path], *arguments: object, note: str = "") -> None:
+        """Run one command on ``inputs``; they stand in ``arguments`` too."""
+        size = sum(path.stat().st_size for path in inputs) / GIB
+        used = Used()
+        measured([XMODAL, tool, *map(str, (*arguments, *OPTIONS))], used, CAP_S, 1)
+        what = f"{self.name}{note and ', '}{note}"
+        self.runs.append(Run(f"xmodal_{tool}", what, size, used.peak_mib / 1024, used.wall_s))
+        log.info("%s", self.runs[-1])
+
+    def pair(self) -> tuple[Path, Path]:
+        """The files of RNA and of ATAC."""
+        if self.name in REALS:
+            return REAL / REALS[self.name] / "rna.h5ad", REAL / REALS[self.name] / "atac.h5ad"
+        if not SETS[self.name]:
+            return self.resampled(REAL / REALS["forty"], TIMES)
+        xmodal("simulate", "--output-dir", self.folder / "made", *SETS[self.name], "--no-rates")
+        return self.folder / "made" / "rna.h5ad", self.folder / "made" / "atac.h5ad"
+
+    def resampled(self, real: Path, times: int) -> tuple[Path, Path]:
+        """Every real cell ``times`` times, each count of it kept with probability 0.8."""
+        rng = np.random.default_rng(0)
+        for name in ("rna", "atac"):
+            cells = ad.read_h5ad(real / f"{name}.h5ad")
+            more = ad.concat([cells] * times, merge="same", uns_merge="same", index_unique="-")
+            counts = sp.csr_matrix(more.X)
+            counts.data = rng.binomial(counts.data.astype(int), 0.8).astype(np.int32)
+            counts.eliminate_zeros()
+            more.X = counts
+            more.write_h5ad(self.folder / f"{name}.h5ad", compression="gzip")
+        return self.folder / "rna.h5ad", self.folder / "atac.h5ad"
+
+    def all(self) -> list[Run]:
+        """Every tool once, train and predict with every model that takes so few cells."""
+        rna, atac = self.pair()
+        prepared, said = self.folder / "prepared.h5mu", self.folder / "prepare.json"
+        self.run("check", [rna, atac], f"rna={rna}", f"atac={atac}", "--json", self.folder / "check.json")
+        files = ["--rna", rna, "--atac", atac, "--output", prepared, "--summary", said]
+        self.run("prepare", [rna, atac], *files)
+        for model in SHORT:
+            try:
+                self.model(model, rna, prepared)
+            except Failed as reason:
+                log.info("%s, %s: left out, %s", self.name, model, reason)
+        self.results(prepared, said)
+        return self.runs
+
+    def model(self, model: str, rna: Path, prepared: Path) -> None:
+        """Train ``model`` and predict peaks of all cells from ``rna``. No model counts as input: those of the table are none."""
+        trained, how = self.folder / model, ["--model", model, *SHORT[model], "--overwrite"]
+        self.run("train", [prepared], prepared, "--output-dir", trained, *how, note=model)
+        files = ["--checkpoint", trained / "model.safetensors", "--output", self.folder / "predicted.h5ad"]
+        files += ["--summary", self.folder / "predicted.json", "--overwrite", "--force"]
+        self.run("predict", [rna], rna, "--from", "rna", "--to", "atac", *files, note=model)
+
+    def results(self, prepared: Path, said: Path) -> None:
+        """Score and report the last prediction, and describe its model."""
+        trained, scores = self.folder / "auto", self.folder / "scores"
+        out, summary = self.folder / "predicted.h5ad", self.folder / "predicted.json"
+        self.run("models", [trained / "model.safetensors"], trained / "model.safetensors")
+        self.run("evaluate", [prepared, out], prepared, "--prediction", f"atac={out}", "--output-dir", scores)
+        shown = [trained / "metrics.json", scores / "metrics.json", said, summary]
+        parts = ["--training", trained, "--evaluation", scores, "--prepare", said, "--prediction", f"s={summary}"]
+        self.run("report", shown, *parts, "--output", self.folder / "report.html")
+
+
+def formula(runs: list[Run]) -> dict[str, float]:
+    """``base`` (GB, in halves) and ``per_gb``: of all lines above every run times :data:`MARGIN`, the one that asks least.
+
+    It goes through two of the points, or is level.  What it asks is summed over the runs.
+    """
+    wanted = [(run.input_gb, run.peak_gb * MARGIN) for run in runs]
+    slopes = [(y - v) / (x - u) for x, y in wanted for u, v in wanted if x != u]
+    bases = {slope: max(y - slope * x for x, y in wanted) for slope in (0.0, *slopes) if slope >= 0}
+    slope = min(bases, key=lambda slope: sum(bases[slope] + slope * x for x, _ in wanted))
+    return {"base": math.ceil(2 * bases[slope]) / 2, "per_gb": math.ceil(slope)}
+
+
+def table(runs: list[Run], found: dict[str, dict[str, float]]) -> str:
+    """Markdown: the formulas, then every run."""
+    lines = ["| tool | memory asked for, GB | runs | largest input, MB | largest peak, GB |", "|---|---|---|---|---|"]
+    for tool, line in found.items():
+        asked = f"{line['base']} + {line['per_gb']} x GB of input"
+        own = f"{line['runs']} | {line['largest_input_mb']} | {line['largest_peak_gb']}"
+        lines.append(f"| {tool} | {asked} | {own} |")
+    lines += ["", "| tool | cells | input, MB | peak, GB | asked for, GB | seconds |", "|---|---|---|---|---|---|"]
+    for run in sorted(runs, key=lambda run: (run.tool, run.input_gb)):
+        asked = found[run.tool]["base"] + found[run.tool]["per_gb"] * run.input_gb
+        numbers = f"{run.input_gb * 1024:.1f} | {run.peak_gb:.2f} | {asked:.1f} | {run.seconds:.0f}"
+        lines.append(f"| {run.tool} | {run.what} | {numbers} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, fit, write."""
+    runs: list[Run] = []
+    for name in ARGS.sets.split(","):
+        if not SETS[name] and not REAL.is_dir():
+            log.warning("%s left out: %s is not there", name, REAL)
+            continue
+        folder = Path(tempfile.mkdtemp())
+        try:
+            runs += Cells(name, folder).all()
+        finally:
+            shutil.rmtree(folder)
+    found: dict[str, dict[str, float]] = {}
+    for tool in dict.fromkeys(run.tool for run in runs):
+        own = [run for run in runs if run.tool == tool]
+        largest = {
+            "runs": len(own),
+            "largest_input_mb": round(max(run.input_gb for run in own) * 1024, 1),
+            "largest_peak_gb": round(max(run.peak_gb for run in own), 2),
+        }
+        found[tool] = formula(own) | largest
+    if ARGS.dry:
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        return
+    head = "# Written by benchmarks/galaxy_memory.py. Memory of a job in GB: base + per_gb * size of its input files in GB.\n"
+    RULES.write_text(head + yaml.safe_dump(found, sort_keys=False))
+    between(HERE / "RESULTS.md", "galaxy_memory", table(runs, found))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--dry", action="store_true", help="print the formulas, write nothing")
+    ARGS = parser.parse_args()
+    main()
