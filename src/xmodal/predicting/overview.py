@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from xmodal import fields
 from xmodal.outputs import replacing_files
@@ -41,15 +42,20 @@ Index = npt.NDArray[np.int64]
 class Written:
     """A prediction in its file.  ``matrix``: (cells, features), dense or CSR on disk; nan where nothing was predicted."""
 
-    matrix: Any
+    matrix: h5py.Dataset | h5py.Group
     obs: pd.DataFrame
     var: pd.DataFrame
     about: dict[str, Any]
+    starts: Index | None = None  # CSR: where each row begins, held since HDF5 is slow at single numbers
 
     def rows(self, first: int, last: int) -> npt.NDArray[np.float32]:
         """Cells ``first`` to ``last`` as a dense array; what ``--top`` did not keep is zero."""
-        found = self.matrix[first:last]
-        return np.asarray(found.toarray() if hasattr(found, "toarray") else found, np.float32)
+        if self.starts is None:
+            return np.asarray(self.matrix[first:last], np.float32)
+        own = self.starts[first : last + 1]
+        piece = slice(own[0], own[-1])
+        parts = (self.matrix["data"][piece], self.matrix["indices"][piece], own - own[0])
+        return np.asarray(sp.csr_matrix(parts, (len(own) - 1, len(self.var))).toarray(), np.float32)
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def of_file(prediction: Path, target: str, seed: int, counts: pd.Series | None =
 
 @contextmanager
 def _opened(path: Path, target: str) -> Iterator[Written]:
-    from anndata.io import read_elem, sparse_dataset
+    from anndata.io import read_elem
 
     with h5py.File(path, "r") as handle:
         obs = read_elem(handle["obs"])
@@ -108,8 +114,8 @@ def _opened(path: Path, target: str) -> Iterator[Written]:
             obs = own.join(obs.reindex(own.index)[[c for c in obs if c not in own]])
         place = f"layers/{fields.PREDICTED}"
         matrix = group[place if place in group else "X"]
-        matrix = sparse_dataset(matrix) if isinstance(matrix, h5py.Group) else matrix
-        yield Written(matrix, obs, read_elem(group["var"]), dict(read_elem(group[f"uns/{fields.UNS}"])))
+        starts = matrix["indptr"][:].astype(np.int64) if isinstance(matrix, h5py.Group) else None
+        yield Written(matrix, obs, read_elem(group["var"]), dict(read_elem(group[f"uns/{fields.UNS}"])), starts)
 
 
 def moments(written: Written) -> tuple[npt.NDArray[np.bool_], Float, Float]:
@@ -142,7 +148,7 @@ def _kept(written: Written, features: int) -> Index | None:
     if not top_of(written.about):
         return None
     kept = np.zeros(features, np.int64)
-    indices = written.matrix.group["indices"]
+    indices = written.matrix["indices"]
     for first in range(0, len(indices), VALUES):
         kept += np.bincount(indices[first : first + VALUES], minlength=features)
     return kept

@@ -160,6 +160,7 @@ def _legend(axis: Axes, handles: list[Any], title: str, place: Any, columns: int
 
 
 def _short(label: str, most: int = 28) -> str:
-    text = label if len(label) <= most else label[: most - 1] + "…"
+    text = "".join(sign if sign.isprintable() else " " for sign in label)
+    text = text if len(text) <= most else text[: most - 1] + "…"
     text = text.replace("$", r"\$")  # matplotlib would read it as mathematics
     return text if not text.startswith("_") else " " + text
