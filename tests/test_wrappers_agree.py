@@ -5,7 +5,6 @@ The judge, :func:`problems`, is itself tested: each of a list of small mistakes 
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from helpers_nextflow import ROOT
+from helpers_wrappers import click_command, flags_of
 from xmodal import __version__
 from xmodal.commands import COMMANDS
 from xmodal.data import sheets
@@ -25,15 +25,6 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 NEEDED = ("task.ext.args ?: ''", "task.ext.prefix ?:", "task.ext.when == null", 'conda "${moduleDir}/environment.yml"')
 FOREIGN = ("projectDir", "template ", "launchDir", "params.")
 VERSION = """tuple val("${task.process}"), val('xmodal'), eval("xmodal --version | sed 's/.* //'")"""
-
-
-def click_command(name: str) -> click.Command:
-    found: click.Command = importlib.import_module(f"xmodal.cli.{name}").command
-    return found
-
-
-def flags(command: click.Command) -> set[str]:
-    return {flag for p in command.params for flag in (*p.opts, *p.secondary_opts) if flag.startswith("--")}
 
 
 def required(command: click.Command) -> list[set[str]]:
@@ -60,7 +51,7 @@ def problems(name: str, text: str, command: click.Command) -> list[str]:
         found.append("the process has another name")
     if re.findall(r"\bxmodal ([a-z]+) \\", script) != [name]:
         found.append("the script must run this command once")
-    found += [f"{flag} is no option of xmodal {name}" for flag in sorted(passed - flags(command))]
+    found += [f"{flag} is no option of xmodal {name}" for flag in sorted(passed - flags_of(command))]
     found += [f"{'/'.join(sorted(names))} is not given" for names in required(command) if not names & passed]
     found += [f"{flag} is not given" for flag in ("--threads", "--device") if flag not in passed]
     if "--threads ${task.cpus}" not in script:
@@ -200,7 +191,7 @@ def test_the_pipeline_passes_only_options_that_commands_have() -> None:
     options = configured_options()
     assert {"prepare", "train", "predict", "evaluate"} <= set(options)
     for name, passed in options.items():
-        assert passed <= flags(click_command(name)), name
+        assert passed <= flags_of(click_command(name)), name
 
 
 @pytest.mark.parametrize("name", ["crossmodal_train", "crossmodal_predict", "crossmodal_sweep"])
