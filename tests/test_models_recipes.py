@@ -49,7 +49,7 @@ def models(*arguments: Any, timeout: float = 120) -> subprocess.CompletedProcess
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, check=False)
 
 
-def write_10x(path: Path, cells: mudata.MuData) -> Path:
+def write_10x(path: Path, cells: mudata.MuData, genome: bytes = b"GRCh38") -> Path:
     """The cells as a filtered_feature_bc_matrix.h5 of Cell Ranger ARC."""
     parts = [cells["rna"], cells["atac"]]
     matrix = sp.hstack([part.X for part in parts]).tocsr()
@@ -63,7 +63,7 @@ def write_10x(path: Path, cells: mudata.MuData) -> Path:
         features = group.create_group("features")
         features["id"] = features["name"] = names
         features["feature_type"] = kinds
-        features["genome"] = np.repeat(b"GRCh38", len(names))
+        features["genome"] = np.repeat(genome, len(names))
     return path
 
 
@@ -337,6 +337,21 @@ def test_recipes_of_the_project_are_whole(file: Path) -> None:
     assert {name for option in recipe.prepare for name in re.findall(r"{(\w+)}", option)} <= {"sources", "simulated"}
 
 
+@pytest.mark.parametrize(("name", "genome"), [("pbmc-multiome-10k", b"GRCh38"), ("mouse-e18-brain-5k", b"mm10")])
+def test_prepare_takes_the_options_of_recipes_that_need_a_network(
+    name: str, genome: bytes, matrix: Path, tmp_path: Path
+) -> None:
+    recipe = module("recipe").read(ROOT / f"assets/models/{name}.yml")
+    mudata.set_options(pull_on_update=False)
+    cells = mudata.read_h5mu(matrix.parent / "simulated/paired.h5mu")
+    write_10x(tmp_path / recipe.sources[0].name, cells, genome)
+    options = [option.replace("{sources}", str(tmp_path)) for option in recipe.prepare]
+    command = [ROOT / ".venv/bin/xmodal", "prepare", *options, "--output", tmp_path / "prepared.h5mu", "--threads", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"genome {recipe.id.rpartition('_')[2]}" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -364,6 +379,12 @@ def test_a_wrong_recipe_is_refused_by_the_name_of_what_is_wrong(
 def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
     done = models("nonsense")
     assert done.returncode == 3 and "demo" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_one_line(matrix: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = models(local(tmp_path, matrix), "--output-dir", tmp_path / "file" / "models")
+    assert done.returncode == 3 and "What to do:" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_bounds_say_by_how_much() -> None:

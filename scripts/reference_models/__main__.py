@@ -12,7 +12,7 @@ import click
 
 from reference_models import making, recipe
 from reference_models.fetching import Unreachable
-from xmodal.errors import XmodalError
+from xmodal.errors import InputRefused, XmodalError
 
 log = logging.getLogger("reference_models")
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,12 +49,18 @@ def main(
         try:
             place = making.make(recipe.find(what), output_dir, loc or output_dir / "xmodal_models.loc", common)
             click.echo(f"{what}: {place}")
-        except XmodalError as error:
+        except (XmodalError, OSError) as caught:
+            error = caught if isinstance(caught, XmodalError) else _of_files(caught)
             log.error("%s: %s", "not made" if isinstance(error, Unreachable) else "error", error)
             failed.append(error)
     if failed:
         # A refusal says more than a lacking network.
         sys.exit(next((e.exit_code for e in failed if not isinstance(e, Unreachable)), failed[0].exit_code))
+
+
+def _of_files(error: OSError) -> InputRefused:
+    """A folder that cannot be written and the like."""
+    return InputRefused(str(error.strerror or error), where=str(error.filename or ""), do="give other folders or files")
 
 
 def _stop(*_: object) -> NoReturn:

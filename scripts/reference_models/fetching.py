@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import logging
@@ -109,6 +110,8 @@ def _download(url: str, part: Path) -> None:
             return
         raise Unreachable(f"{url}: the server says {error.code} ({error.reason}). What to do: {_HELP}") from None
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise InputRefused("no space left on the disk", where=str(part), do="free space and run again") from None
         reason = getattr(error, "reason", None) or error
         raise Unreachable(f"{url}: cannot be fetched ({reason}). What to do: {_HELP}") from None
     if expected and part.stat().st_size < expected:

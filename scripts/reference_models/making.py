@@ -195,7 +195,8 @@ def _xmodal(job: Job, command: str, *options: str) -> None:
             process.wait()
             raise
     if code:
-        raise StepFailed(f"{job.name}: xmodal {command} ended with exit code {code}; it says why above", max(code, 1))
+        code = code if code > 0 else 128 - code  # ended by a signal, as when memory ran out
+        raise StepFailed(f"{job.name}: xmodal {command} ended with exit code {code}; it says why above", code)
 
 
 def _judge(job: Job, folder: Path) -> Path:
