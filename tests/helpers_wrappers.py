@@ -75,7 +75,7 @@ def values_of(name: str) -> dict[str, tuple[str, ...]]:
     from xmodal.learning.uncertainty import LEVELS
     from xmodal.scores.evaluation_settings import CONTROLS
 
-    known = {
+    known: dict[str, dict[str, tuple[str, ...]]] = {
         "check": {"--likelihood": LIKELIHOODS},
         "prepare": {"--likelihood": LIKELIHOODS},
         "train": {"--model": own_models(), "--fallback": own_models()},
@@ -122,7 +122,7 @@ def _of_click(option: click.Option, setting: Any, values: tuple[str, ...], is_fi
     return spec
 
 
-def _ends(kind: click.ParamType, setting: Any, step: int) -> tuple[float | None, float | None]:
+def _ends(kind: Any, setting: Any, step: int) -> tuple[float | None, float | None]:
     """Lowest and highest value; ``step``: how far inside an open end the last value lies."""
     if isinstance(kind, click.IntRange | click.FloatRange):
         low = None if kind.min is None else kind.min + step * kind.min_open

@@ -31,13 +31,13 @@ def reference() -> str:
         context = click.Context(cli, info_name="xmodal", help_option_names=["-h", "--help"])
         command = cli.get_command(context, entry.name)
         assert command is not None
-        where = " and ".join(
-            [w for w, yes in (("Nextflow module", entry.module), ("Galaxy tool", entry.galaxy)) if yes]
-        )
+        forms = [form for form, yes in (("a Nextflow module", entry.module), ("a Galaxy tool", entry.galaxy)) if yes]
+        said = [entry.summary, f"Also {' and '.join(forms)}." if forms else ""]
+        said += [f"{entry.why_not[0].upper()}{entry.why_not[1:]}." if entry.why_not else ""]
         lines += [
             f"## xmodal {entry.name}",
             "",
-            f"{entry.summary} {'Planned or there as: ' + where + '.' if where else entry.why_not.capitalize() + '.'}",
+            " ".join(filter(None, said)),
             "",
             "```text",
         ]

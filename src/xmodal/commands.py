@@ -1,4 +1,7 @@
-"""The one table of commands: what each does, and where it is wrapped.  ``tests/test_wrappers_agree.py`` reads it."""
+"""The one table of commands: what each does, and where it is wrapped.
+
+``tests/test_wrappers_agree.py`` and ``tests/test_galaxy_in_step.py`` read it.
+"""
 
 from __future__ import annotations
 
