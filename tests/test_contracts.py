@@ -113,6 +113,11 @@ def test_all_errors_in_one_message() -> None:
     assert lines[0].startswith("rna: there are negative") and len(lines) == 2 and "GAPDH" in lines[1]
 
 
+def test_a_list_that_goes_on_keeps_its_dots() -> None:
+    assert str(InputRefused("wrong: a, b, ...", do="mend")) == "wrong: a, b, ... What to do: mend"
+    assert str(InputRefused("wrong.", do="mend it.")) == "wrong. What to do: mend it"
+
+
 def index(*names: str) -> pd.Index:
     return pd.Index(names)
 

@@ -22,9 +22,9 @@ class InputRefused(XmodalError):
     exit_code = 3
 
     def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
-        self.what, self.where, self.do = what.rstrip("."), where, do.rstrip(".")
+        self.what, self.where, self.do = what if what.endswith("...") else what.rstrip("."), where, do.rstrip(".")
         text = f"{where}: {self.what}" if where else self.what
-        stop = "" if text.endswith(("?", "!")) else "."
+        stop = "" if text.endswith(("?", "!", "...")) else "."
         super().__init__(f"{text}{stop} What to do: {self.do}" if do else text)
 
     def at(self, place: str) -> InputRefused:
