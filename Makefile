@@ -7,8 +7,11 @@ export XMODAL_REAL_DATA ?= $(abspath $(CURDIR)/../shared/data)
 LOCK = uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 PYTEST = .venv/bin/python -m pytest
 
+MODELS ?=
+ARGS ?=
+
 .PHONY: help setup demo test test-unit test-pipeline test-nfcore test-slurm test-galaxy test-containers test-gpu test-all \
-	benchmark benchmark-gpu benchmark-speed bundle portal containers lint lock clean
+	benchmark benchmark-gpu benchmark-speed bundle portal models containers lint lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -43,8 +46,10 @@ test-containers: setup ## The images as another user, read-only, in pipelines, w
 test-gpu: setup ## The suite's tests on a GPU; skipped, with the reason, where there is none
 	$(PYTEST) -q -rA --no-header -m gpu
 
-test-galaxy: setup
-	@echo "$@: skipped, because this part is not there yet"
+test-galaxy: setup ## A real Galaxy: every tool, workflow, form and a click-through; the portal; Galaxy over Slurm
+	@scripts/setup-galaxy
+	@scripts/setup-planemo
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTEST) -q -rA --no-header -m galaxy
 
 test-all: test test-nfcore test-slurm test-galaxy test-containers ## test, and the heavy parts
 
@@ -63,8 +68,11 @@ containers: setup ## Both images with podman or docker (8 GB of disk)
 bundle: setup ## Everything for a machine without internet, in build/bundle (after make containers)
 	@scripts/bundle
 
-portal:
-	@echo "make $@: this part is not there yet" >&2; exit 1
+portal: setup ## A Galaxy of your own with all of this, until Ctrl-C (ARGS="--port 8085 --host 127.0.0.1")
+	@scripts/portal $(ARGS)
+
+models: setup ## Reference models from public data, scored and described (MODELS="demo ...")
+	@scripts/models $(MODELS)
 
 lint: setup ## Style and types
 	.venv/bin/ruff check src tests benchmarks

@@ -6,7 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,3 +94,13 @@ def terminated(*args: object, after: str = "epoch 3/") -> None:
             break
     process.communicate(timeout=60)
     assert process.returncode == 143
+
+
+@pytest.fixture(scope="session")
+def galaxy_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real Galaxy with all tools, the portal's settings and the demonstration model; a helpers_galaxy.Galaxy."""
+    from helpers_galaxy import need_galaxy, whole_galaxy
+
+    need_galaxy()
+    with whole_galaxy(tmp_path_factory.mktemp("galaxy")) as server:
+        yield server

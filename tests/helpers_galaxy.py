@@ -7,6 +7,7 @@ with Galaxy(tmp_path, tools=[xml], jobs=container_jobs(engine())) as galaxy:
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -20,9 +21,11 @@ import yaml
 from helpers_containers import IMAGES, Engine
 from helpers_nextflow import ROOT
 
-sys.path.insert(0, str(ROOT / "galaxy_tools" / "portal"))
-from server import INSTALLED, Server, Settings, tools_of
+sys.path.insert(0, str(ROOT / "galaxy_tools"))
+from portal import configuration, contents, server
+from portal.server import INSTALLED, Server, Settings, tools_of
 
+__all__ = ["INSTALLED", "ROOT", "contents", "server"]
 HERE = ROOT / "tests" / "galaxy"
 GALAXY_TOOLS = ROOT / "galaxy_tools"
 TOOLS = tools_of(GALAXY_TOOLS)
@@ -58,6 +61,14 @@ def container_jobs(engine: Engine, user: str = "") -> dict[str, Any]:
 def number_of_tests(tools: Sequence[Path]) -> int:
     """How many ``<test>`` the XML files hold."""
     return sum(len(ET.parse(tool).findall("./tests/test")) for tool in tools)
+
+
+def whole_galaxy(folder: Path) -> Galaxy:
+    """All tools on this machine with the portal's settings and the tests' models; to be used in a ``with``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = configuration.models(folder, TEST_DATA / "xmodal_models.loc")
+    env = {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
+    return Galaxy(folder, TOOLS, host_jobs(), configuration.settings(folder), env, tables=[tables])
 
 
 class Galaxy(Server):

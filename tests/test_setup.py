@@ -147,11 +147,6 @@ def test_the_demo_clears_results_of_other_cells_and_keeps_its_own(tmp_path: Path
     assert (prepared / "simulated.check.json").exists()
 
 
-def test_targets_that_are_not_there_yet_say_so() -> None:
-    ended = subprocess.run(["make", "-s", "-C", str(ROOT), "portal"], capture_output=True, text=True, check=False)
-    assert ended.returncode != 0 and "not there yet" in ended.stdout + ended.stderr
-
-
 def test_one_version_everywhere() -> None:
     assert f"version         = '{__version__}'" in (ROOT / "nextflow.config").read_text()
     assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()

@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from server import Server
+from portal.server import Server
 
 ADMIN = "admin@example.org"
 EXAMPLE = "Example: open chromatin predicted from gene expression"
@@ -42,8 +42,10 @@ def publish_workflows(server: Server, key: str, folder: Path) -> list[str]:
 def example_history(server: Server, key: str, cells: Path, model: str) -> str:
     """Id of a published history with ``cells`` (an h5ad of RNA) and the ATAC that ``model`` predicts; run once."""
     for history in _get(server, "histories", key):
-        if history["name"] == EXAMPLE:
+        if history["name"] == EXAMPLE and history["published"]:
             return str(history["id"])
+        if history["name"] == EXAMPLE:  # a start that was stopped
+            server.read(f"histories/{history['id']}?purge=true", key=key, method="DELETE")
     history = server.post("histories", {"name": EXAMPLE}, key)
     dataset = upload(server, key, history["id"], cells, "h5ad")
     wait(server, key, [dataset])
@@ -60,9 +62,9 @@ def example_history(server: Server, key: str, cells: Path, model: str) -> str:
     return str(history["id"])
 
 
-def upload(server: Server, key: str, history: str, path: Path, kind: str) -> str:
-    """Id of the dataset that ``path`` becomes, of the datatype ``kind``."""
-    item = {"src": "files", "dbkey": "?", "ext": kind, "name": path.name}
+def upload(server: Server, key: str, history: str, path: Path, kind: str, name: str = "") -> str:
+    """Id of the dataset that ``path`` becomes, of the datatype ``kind``, called ``name`` or as the file."""
+    item = {"src": "files", "dbkey": "?", "ext": kind, "name": name or path.name}
     target = {"destination": {"type": "hdas"}, "elements": [item]}
     fields = {"history_id": history, "targets": json.dumps([target])}
     body, boundary = _form(fields, "files_0|file_data", path)

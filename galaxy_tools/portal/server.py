@@ -192,7 +192,7 @@ class Server:
         with contextlib.suppress(subprocess.TimeoutExpired):
             for process in self.started[:1]:
                 process.wait(STOP_SECONDS)
-        for pid in _members(sessions):
+        for pid in members(sessions):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for process in self.started:
@@ -207,7 +207,7 @@ def _free_port() -> int:
     return port
 
 
-def _members(sessions: set[int]) -> list[int]:
+def members(sessions: set[int]) -> list[int]:
     """Processes of these sessions, the leaders last."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):

@@ -17,17 +17,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import contents
 import yaml
-from server import HERE, INSTALLED, LOOPBACK, ROOT, Server, tools_of
 
-TOOLS = ROOT / "galaxy_tools"
-DATA_MANAGER = TOOLS / "data_managers" / "data_manager_xmodal_models"
+from portal import contents, example
+from portal.configuration import TOOLS, models, settings
+from portal.server import HERE, INSTALLED, LOOPBACK, ROOT, Server, tools_of
+
 PORT = 8085
-MODEL = "demo_simulated"
-COLUMNS = "value, name, genome, predicts, sha256, path"
 
 
 class Refused(Exception):
@@ -83,43 +81,6 @@ def password(folder: Path) -> str:
     return path.read_text().strip()
 
 
-def models(folder: Path, made: Path) -> Path:
-    """The table of models: the demonstration, those of ``make models``, and those the data manager added."""
-    table = folder / "xmodal_models.loc"
-    lines: dict[str, str] = {}
-    for source in (table, TOOLS / "test-data" / "xmodal_models.loc", made):
-        if source.exists():
-            here = source.read_text().replace("${__HERE__}", str(source.parent))
-            rows = [line for line in here.splitlines() if line.strip() and not line.startswith("#")]
-            lines |= {row.partition("\t")[0]: row for row in rows if Path(row.rpartition("\t")[2]).is_file()}
-    whole = folder / "xmodal_models.loc.tmp"
-    whole.write_text("\n".join(["# " + COLUMNS.replace(", ", "\t"), *lines.values(), ""]))
-    whole.replace(table)
-    tables = folder / "tool_data_table_conf.xml"
-    tables.write_text(
-        f'<tables>\n    <table name="xmodal_models" comment_char="#" allow_duplicate_entries="False">\n'
-        f'        <columns>{COLUMNS}</columns>\n        <file path="{table}"/>\n    </table>\n</tables>\n'
-    )
-    return tables
-
-
-def settings(folder: Path) -> dict[str, Any]:
-    """What a portal has over the tests' Galaxy: its own page, reports as HTML, accounts, quotas, models by data manager."""
-    (folder / "allow.txt").write_text("xmodal_\n")  # our reports have no script: Galaxy may show them as HTML
-    own = {
-        "brand": "xmodal",
-        "welcome_url": "/static_local/welcome.html",
-        "static_local_dir": str(HERE / "static"),
-        "sanitize_allowlist_file": str(folder / "allow.txt"),
-        "enable_quotas": True,
-        "allow_user_creation": True,
-        "galaxy_data_manager_data_path": str(folder / "models"),
-    }
-    if (DATA_MANAGER / "data_manager_conf.xml").exists():
-        own["data_manager_config_file"] = str(DATA_MANAGER / "data_manager_conf.xml")
-    return own
-
-
 def serve(asked: argparse.Namespace, stopping: threading.Event) -> None:
     """Start, fill, say so, and wait for ``stopping``."""
     began = time.monotonic()
@@ -131,7 +92,8 @@ def serve(asked: argparse.Namespace, stopping: threading.Event) -> None:
     free(asked.host, asked.port)
     with locked(folder):
         jobs = yaml.safe_load(asked.jobs.read_text())
-        tables = models(folder, asked.models)
+        shown = example.example(folder, asked.models)
+        tables = models(folder, asked.models, shown.lines)
         env = {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
         own = settings(folder)
         say("starting Galaxy (20 to 60 seconds)")
@@ -151,7 +113,7 @@ def serve(asked: argparse.Namespace, stopping: threading.Event) -> None:
             key = contents.user_key(server, contents.ADMIN, "admin", word)
             workflows = contents.publish_workflows(server, key, TOOLS / "workflows")
             say(f"Galaxy answers after {time.monotonic() - began:.0f} s; running the example")
-            contents.example_history(server, key, TOOLS / "test-data" / "rna.h5ad", MODEL)
+            contents.example_history(server, key, shown.cells, example.MODEL)
             say(f"ready after {time.monotonic() - began:.0f} s: {server.url}")
             say(f"{len(server.tools)} tools, {len(workflows)} workflows; nobody needs an account to try them")
             say(f"administrator: {contents.ADMIN}, the password is in {folder / 'admin_password'}")

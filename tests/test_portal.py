@@ -1,0 +1,116 @@
+"""``make portal``: refused where it cannot start; ready soon, on loopback only; stopped whole by Ctrl-C, and kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from helpers_galaxy import ROOT, TEST_DATA, configuration, need_galaxy, server
+
+PORTAL = ROOT / "scripts" / "portal"
+READY_S = 60  # after set-up
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+    command = [str(PORTAL), "--folder", str(folder), "--port", "0", "--models", str(folder / "none.loc"), *more]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def said_until(portal: subprocess.Popen[str], word: str) -> str:
+    """What it says up to the line with ``word``."""
+    assert portal.stderr is not None
+    said = ""
+    for line in portal.stderr:
+        said += line
+        if word in line:
+            break
+    assert word in said, said
+    return said
+
+
+def addresses(pids: set[int]) -> set[str]:
+    """Addresses that these processes listen on, from /proc."""
+    sockets = {
+        os.readlink(file)
+        for pid in pids
+        for file in Path(f"/proc/{pid}/fd").glob("*")
+        if os.path.islink(file) and os.path.lexists(file)
+    }
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            column = line.split()
+            if column[3] == "0A" and f"socket:[{column[9]}]" in sockets:
+                found.add(column[1].partition(":")[0])
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    need_galaxy()
+    return tmp_path / "portal"
+
+
+def test_the_table_of_models_keeps_what_was_added(tmp_path: Path) -> None:
+    model = tmp_path / "m.safetensors"
+    model.touch()
+    row = "own\tMy model\thg38\trna:atac\tabc\t"
+    (tmp_path / "xmodal_models.loc").write_text(f"{row}{model}\ngone\tGone\thg38\trna:atac\tabc\t/nowhere/m\n")
+    configuration.models(tmp_path, TEST_DATA / "xmodal_models.loc", tmp_path / "none.loc")
+    lines = (tmp_path / "xmodal_models.loc").read_text().splitlines()
+    assert [line.partition("\t")[0] for line in lines] == ["# value", "own", "demo_simulated"]
+    assert lines[2].endswith(str(TEST_DATA / "model.safetensors"))
+
+
+@pytest.mark.galaxy
+def test_ready_on_loopback_and_stopped_whole(folder: Path) -> None:
+    began = time.monotonic()
+    portal = start(folder)
+    try:
+        said = said_until(portal, "ready after")
+        seconds = time.monotonic() - began
+        url = re.findall(r"http://127\.0\.0\.1:\d+", said)[0]
+        assert server.members({os.getsid(pid) for pid in children(portal.pid)})
+        everything = set(server.members({portal.pid, *(os.getsid(pid) for pid in children(portal.pid))}))
+        assert addresses(everything) == {"0100007F"}
+        histories = json.loads(urllib.request.urlopen(f"{url}/api/histories/published", timeout=30).read())
+        assert [history["name"] for history in histories] == ["Example: open chromatin predicted from gene expression"]
+        workflows = json.loads(urllib.request.urlopen(f"{url}/api/workflows?show_published=true", timeout=30).read())
+        assert len(workflows) == len(list((ROOT / "galaxy_tools" / "workflows").glob("*/*.gxwf.yml"))) >= 3
+        second = start(folder)
+        assert "a portal is running with this folder" in second.communicate(timeout=60)[1]
+        assert second.returncode == 3
+        portal.send_signal(signal.SIGINT)
+        assert "stopped" in portal.communicate(timeout=60)[1]
+        assert portal.returncode == 0
+        assert [pid for pid in everything if Path(f"/proc/{pid}").exists()] == []
+    finally:
+        portal.kill()
+    assert (folder / "admin_password").stat().st_mode & 0o077 == 0
+    assert (folder / "galaxy.yml").stat().st_mode & 0o077 == 0
+    assert seconds <= READY_S
+
+
+def children(pid: int) -> list[int]:
+    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return found + [grandchild for child in found for grandchild in children(child)]
+
+
+@pytest.mark.galaxy
+def test_a_port_in_use(folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        portal = start(folder, "--port", str(taken.getsockname()[1]))
+        said = portal.communicate(timeout=60)[1]
+    assert portal.returncode == 3 and "What to do: give another --port" in said
+    assert not folder.exists()
