@@ -8,6 +8,8 @@ cd "$work"
 xmodal simulate --output-dir made --cells 270 --genes 20 --peaks 40 --coupling linear --tree 3 --batches 3 --depth 120 --open 0.15 \
     --chromosomes 2 --label-key cell_type --seed 2 --no-rates
 python - <<'PY'
+import gzip
+
 import anndata
 for name in ("rna", "atac"):
     cells = anndata.read_h5ad(f"made/{name}.h5ad")
@@ -15,10 +17,21 @@ for name in ("rna", "atac"):
     cells.obs = cells.obs[["batch", "cell_type"]]
     del cells.uns["xmodal"]
     cells.write_h5ad(f"{name}.h5ad", compression="gzip")
+# Fragments of the first 60 cells, one for each open peak
+peaks = anndata.read_h5ad("atac.h5ad")[:60]
+found = peaks.X.tocoo()
+lines = []
+for cell, peak in zip(found.row, found.col, strict=True):
+    chrom, _, ends = peaks.var_names[peak].partition(":")
+    start = int(ends.split("-")[0])
+    lines.append((chrom, start + 20, start + 120 + cell, peaks.obs_names[cell], 1))
+with gzip.GzipFile("fragments.tsv.gz", "wb", mtime=0) as file:
+    for line in sorted(lines):
+        file.write("\t".join(map(str, line)).encode() + b"\n")
 PY
 xmodal prepare --rna rna.h5ad --atac atac.h5ad --split-by batch --min-peak-fraction 0 --output prepared.h5mu --summary prepare.json
 xmodal train prepared.h5mu --model linear --output-dir training
 xmodal predict prepared.h5mu --split test --from rna --to atac --checkpoint training/model.safetensors --output predicted_atac.h5ad \
     --interval 0 --summary predicted_atac.json
-cp rna.h5ad atac.h5ad prepared.h5mu prepare.json predicted_atac.h5ad predicted_atac.json "$here/"
+cp rna.h5ad atac.h5ad fragments.tsv.gz prepared.h5mu prepare.json predicted_atac.h5ad predicted_atac.json "$here/"
 cp training/model.safetensors training/metrics.json training/history.tsv "$here/"
