@@ -198,13 +198,19 @@ def calls(tool: Tool) -> Iterator[str]:
 
 def texts(tool: Tool) -> Iterator[str]:
     """What a user can write is cleaned and judged, every param is used, and says what it is for."""
+    known = known_specs(tool)
     for param in tool.params:
+        option = "--" + param.path.split(".")[-1].replace("_", "-")
+        if not param.argument and option in known and known[option].kind == of_param(param).kind:
+            yield f"the param {param.path} is called like {option}, but has no argument"
         if param.kind == "text":
             valid = [v.get("type") for v in param.element.findall("validator")]
             if param.element.find("sanitizer") is None or "regex" not in valid:
                 yield f"the text {param.path} has no sanitizer or no validator"
         if param not in tool.script.used:
             yield f"the param {param.path} is not used"
+        elif param.argument and param not in tool.script.passed:
+            yield f"the value of {param.path} goes nowhere"
         if not param.element.get("label"):
             yield f"the param {param.path} has no label"
         if param.kind == "data" and not param.element.get("format"):
@@ -233,31 +239,36 @@ def options(tool: Tool, table: Exceptions) -> Iterator[str]:
             yield f"options.yml gives no reason for {option}"
 
 
+def known_specs(tool: Tool) -> dict[str, Spec]:
+    """Options of the commands that the tool calls; those of its own count first."""
+    called = {call.name for call in tool.script.calls} & {c.name for c in COMMANDS}
+    specs: dict[str, Spec] = {}
+    for name in sorted(called):
+        specs |= specs_of(click_command(name))
+    return specs | tool.specs
+
+
 def of_params(tool: Tool) -> Differences:
     """How params differ from their options: of the tool's command, else of another that the tool calls."""
-    called = {call.name for call in tool.script.calls} & {c.name for c in COMMANDS} - {tool.name}
-    others = [specs_of(click_command(name)) for name in sorted(called)]
-    found: dict[str, list[dict[str, str]]] = {}
+    known = known_specs(tool)
+    found: Differences = {}
+    once = {p.argument for p in tool.params if p.least is None}
     for param in (p for p in tool.params if p.argument):
-        spec = next((s[param.argument] for s in (tool.specs, *others) if param.argument in s), None)
+        spec = known.get(param.argument)
         if spec is None:
-            found[param.argument] = [{"argument": f"is no option of xmodal {tool.name}"}]
+            found.setdefault(param.argument, {})["argument"] = f"is no option of xmodal {tool.name}"
             continue
         differs = differences(of_param(param), spec)
         if not spec.required and (param.chosen or param.least == 0):
             differs.pop("required", None)  # who chose this case, or added this repeat, wants it
         if param.least == 0 and spec.default is None:
             differs.pop("default", None)
-        found.setdefault(param.argument, []).append(differs | _flag(param, tool.command))
-    return {option: whole for option, each in found.items() if (whole := _together(each))}
-
-
-def _together(each: Sequence[dict[str, str]]) -> dict[str, str]:
-    """Differences of several params of one option: it can be given often if one of them says so, or once."""
-    found = {what: how for differs in each for what, how in differs.items()}
-    if any("multiple" not in differs for differs in each):
-        found.pop("multiple", None)
-    return found
+        if param.least is not None and param.yes("multiple"):
+            differs["multiple"] = "can be several in each of several"
+        elif param.least is not None and param.argument in once:
+            differs.pop("multiple", None)  # for one sample a param, for several a repeat
+        found.setdefault(param.argument, {}).update(differs | _flag(param, tool.command))
+    return {option: differs for option, differs in found.items() if differs}
 
 
 def _flag(param: Param, command: click.Command) -> dict[str, str]:

@@ -20,7 +20,7 @@ OPTION = re.compile(r"(?<![\w$-])--[a-z][a-z0-9-]*")
 BUILT = re.compile(r"(?<![\w-])--\$\{?(\w+)\}?([\w-]*)")  # an option whose name a loop gives
 CALL = re.compile(r"(?<![\w./-])xmodal ([a-z]+)(?![\w./-])")
 BETWEEN = re.compile(r"(&&|\|\||[;|\n])")
-GIVEN = re.compile(r"(--[a-z][a-z0-9-]*)[ =]+['\"]?\$\{?([A-Za-z_][\w.]*)")
+GIVEN = re.compile(r"(--[a-z][a-z0-9-]*)[ =]+['\"]?\$\{?([A-Za-z_][\w.]*)\}?['\"]?(?=\s|$)")
 NAME = re.compile(r"\.(?:element_identifier|display_name|name)$")
 CALLED_HARMLESS = re.compile(r"\$harmless\([^()]*\)")
 CONDITION = re.compile(r"\bif\b.*?\belse\b")
@@ -49,6 +49,7 @@ class Script:
         self.harmless: set[str] = set()
         self.tainted: set[str] = set(files)
         self.used: set[Param] = set()
+        self.passed: set[Param] = set()  # into the shell or a variable, not only asked about
         self.calls: list[Call] = []
         self.problems: list[str] = []
         self.shell = ""
@@ -77,7 +78,10 @@ class Script:
             self._run(" ".join(f"${ref}" for ref in REF.findall(line)))
         if re.match(r"#\s*(set|silent)", line):
             self._check_names(line)
-        self.used |= {param for ref in REF.findall(line) for param, _ in self.behind(ref)}
+        named = {param for ref in REF.findall(line) for param, _ in self.behind(ref)}
+        self.used |= named
+        if re.match(r"#\s*(set|silent|for)", line):
+            self.passed |= named
 
     def _loop(self, names: list[str], over: str) -> None:
         rows = [row.split(",") for row in re.findall(r"\(([^()]+)\)", over)] if over.startswith("((") else []
@@ -167,11 +171,13 @@ class Script:
                 self.problems.append(f"${ref} is no param")
             elif self._hostile(ref) and quote != "'":
                 self.problems.append(f"${ref} is not in single quotes")
-            self.used |= {param for param, _ in self.behind(ref)}
+            self.passed |= {param for param, _ in self.behind(ref)}
+        self.used |= self.passed
         for option, ref in GIVEN.findall(text):
-            arguments = [param.argument for param, _ in self.behind(ref) if param.argument]
-            if arguments and option not in arguments:
-                self.problems.append(f"{option} gets the value of {arguments[0]}")
+            arguments = {param.argument for param, _ in self.behind(ref)} - {option}
+            self.problems += [
+                f"{option} gets the value of {other or f'${ref}, which has no argument'}" for other in arguments
+            ]
         self._check_names(text)
         for segment in BETWEEN.split(text):
             self._count(segment)

@@ -11,6 +11,7 @@ import tomllib
 import xml.etree.ElementTree as ET
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def values_of(name: str) -> dict[str, tuple[str, ...]]:
     return known.get(name, {})
 
 
+@cache
 def specs_of(command: click.Command) -> dict[str, Spec]:
     """All options of a command, by their long flag.
 

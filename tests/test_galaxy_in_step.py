@@ -102,6 +102,7 @@ MUTATIONS = (
     ("predict", "tool", "--to '$to'", "", "--to is not given"),
     ("predict", "tool", "--min-coverage $", "--coverage $", "--coverage is no option of xmodal predict"),
     ("predict", "tool", "--top $advanced.top", "--top $advanced.seed", "--top gets the value of --seed"),
+    ("predict", "tool", "--top $advanced.top", "--top 5", "the value of advanced.top goes nowhere"),
     ("predict", "tool", "--summary summary.json", "", "--summary is given"),
     ("predict", "tool", "--output $output", "--output $output --shard 1/2", "--shard is left out"),
     ("predict", "tool", "--prediction '${sample}", "--predicted '${sample}", "--predicted is no option of xmodal report"),
