@@ -15,6 +15,7 @@ import yaml
 
 from helpers_tool_command import OPTION, Script
 from helpers_wrappers import (
+    GALAXY_TOOLS,
     Param,
     Spec,
     click_command,
@@ -32,8 +33,8 @@ from xmodal import __version__
 from xmodal.commands import COMMANDS, Command
 
 ROOT = Path(__file__).resolve().parents[1]
-GALAXY_TOOLS = ROOT / "galaxy_tools"
 THREADS = '--threads "\\${GALAXY_SLOTS:-1}"'
+HARMLESS = ("string.ascii_letters", "string.ascii_lowercase", "string.digits")
 Differences = dict[str, dict[str, str]]  # option -> what of it is other -> how
 
 
@@ -207,6 +208,8 @@ def texts(tool: Tool) -> Iterator[str]:
             valid = [v.get("type") for v in param.element.findall("validator")]
             if param.element.find("sanitizer") is None or "regex" not in valid:
                 yield f"the text {param.path} has no sanitizer or no validator"
+            if bad := _admitted(param):
+                yield f"the text {param.path} admits {bad}"
         if param not in tool.script.used:
             yield f"the param {param.path} is not used"
         elif param.argument and param not in tool.script.passed:
@@ -215,6 +218,14 @@ def texts(tool: Tool) -> Iterator[str]:
             yield f"the param {param.path} has no label"
         if param.kind == "data" and not param.element.get("format"):
             yield f"the data {param.path} can have any format"
+
+
+def _admitted(param: Param) -> str:
+    """What a sanitizer lets through that it should not: signs that a shell or a browser reads, or any letters."""
+    initial = [v.get("initial", "") for v in param.element.findall("sanitizer/valid")]
+    added = "".join(a.get("value", "") for a in param.element.findall("sanitizer/valid/add"))
+    whole = [name for text in initial for name in text.split(",") if name not in HARMLESS]
+    return " ".join([*whole, *sorted(set(added) & set("'\"$`\\;&|<>\n#"))])
 
 
 def options(tool: Tool, table: Exceptions) -> Iterator[str]:

@@ -18,14 +18,11 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
+GALAXY_TOOLS = Path(__file__).parents[1] / "galaxy_tools"
 DATA = ("data", "data_collection")
 FILES = {"prepare": ("--gene-table", "--checkpoint", "--peaks")}  # whose settings hold paths as text
-PAIRS = (
-    "NAME=FILE",
-    "NAME=FILE.json",
-    "MODALITY=FILE",
-    "NAME=DIR",
-)  # the tool writes the name, the form asks for the file
+# Texts of which the tool writes the name and the form asks for the file.
+PAIRS = ("NAME=FILE", "NAME=FILE.json", "MODALITY=FILE", "NAME=DIR")
 OF_SCHEMA = {"string": "text", "integer": "integer", "number": "float", "boolean": "boolean"}
 
 
@@ -144,13 +141,17 @@ def of_field(setting: Any, step: int) -> tuple[float | None, float | None]:
 
 
 def expand(tool: str, macros: str) -> ET.Element:
-    """A tool as Galaxy reads it: macros in their places, tokens replaced; comments are gone."""
+    """A tool as Galaxy reads it: macros in their places, tokens replaced; comments are gone.
+
+    ``macros``: the text of macros.xml; other files that the tool imports are read.
+    """
     root = ET.fromstring(tool)
     own = root.find("macros")
-    assert own is not None and [i.text for i in own.findall("import")] == ["macros.xml"], "imports macros.xml alone"
+    assert own is not None
+    imported = [ET.fromstring(_imported(i.text or "", macros)) for i in own.findall("import")]
     known: dict[str, ET.Element] = {}
     tokens: dict[str, str] = {}
-    for holder in (ET.fromstring(macros), own):
+    for holder in (*imported, own):
         known |= {m.get("name", ""): m for m in holder.findall("xml")}
         tokens |= {t.get("name", ""): t.text or "" for t in holder.findall("token")}
     for name in tokens:  # tokens within tokens
@@ -159,6 +160,10 @@ def expand(tool: str, macros: str) -> ET.Element:
     _grow(root, known)
     _replace_tokens(root, tokens)
     return root
+
+
+def _imported(name: str, macros: str) -> str:
+    return macros if name == "macros.xml" else (GALAXY_TOOLS / name).read_text()
 
 
 def _grow(element: ET.Element, known: dict[str, ET.Element]) -> None:

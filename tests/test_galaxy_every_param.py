@@ -8,8 +8,8 @@ from copy import deepcopy
 
 import pytest
 
-from helpers_galaxy_judge import GALAXY_TOOLS, Tool, calls, exceptions, of_params, options, texts
-from helpers_wrappers import Param, click_command, expand
+from helpers_galaxy_judge import Tool, calls, exceptions, of_params, options, texts
+from helpers_wrappers import GALAXY_TOOLS, Param, click_command, expand
 from xmodal.commands import COMMANDS
 
 Change = Callable[[ET.Element], object]

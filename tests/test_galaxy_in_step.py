@@ -18,7 +18,6 @@ import click
 import pytest
 
 from helpers_galaxy_judge import (
-    GALAXY_TOOLS,
     ROOT,
     Exceptions,
     Tool,
@@ -27,7 +26,7 @@ from helpers_galaxy_judge import (
     problems,
     with_nextflow,
 )
-from helpers_wrappers import click_command, expand
+from helpers_wrappers import GALAXY_TOOLS, click_command, expand
 from xmodal.commands import COMMANDS, Command
 
 TOOLS = [c.name for c in COMMANDS if c.galaxy]
@@ -141,6 +140,8 @@ MUTATIONS = (
     ("predict", "tool", "${sample}=summary.json", "${cells.name}=summary.json", "does not go through $harmless"),
     ("predict", "macros", "'$model.installed.fields.path'", "$model.installed.fields.path", "not in single quotes"),
     ("predict", "macros", "sanitizer", "cleaner", "no sanitizer or no validator"),
+    ("predict", "macros", '<add value="_"/>', '<add value="\'"/>', "the text to admits '"),
+    ("predict", "macros", "string.ascii_letters", "string.printable", "the text to admits string.printable"),
     ("predict", "tool", "$advanced.split\n", "$split\n", "$split is no param"),
     ("prepare", "tool", "--genome '$reading.genome'", "--genome $reading.genome", "not in single quotes"),
     ("models", "tool", "\"'%s'\" % $model.kind", "'%s' % $model.kind", "$what is not in single quotes"),
