@@ -27,6 +27,7 @@ from helpers_galaxy_judge import (
     with_nextflow,
 )
 from helpers_wrappers import GALAXY_TOOLS, click_command, expand
+from xmodal import __version__
 from xmodal.commands import COMMANDS, Command
 
 TOOLS = [c.name for c in COMMANDS if c.galaxy]
@@ -150,7 +151,7 @@ MUTATIONS = (
     ("predict", "macros", "GALAXY_SLOTS:-1", "GALAXY_SLOTS:-8", "the threads of xmodal predict"),
     ("predict", "tool", "--seed $advanced.seed", "--seed $advanced.seed --device cuda", "--device is the administrator's"),
     ("predict", "macros", "ghcr.io/crossmodal/xmodal:", "quay.io/crossmodal/xmodal:", "the container is"),
-    ("predict", "macros", '"@TOOL_VERSION@">0.1.0', '"@TOOL_VERSION@">0.0.9', "is not that of the package"),
+    ("predict", "macros", f'"@TOOL_VERSION@">{__version__}', '"@TOOL_VERSION@">0.0.0', "is not that of the package"),
     ("predict", "tool", "@TOOL_VERSION@+galaxy@VERSION_SUFFIX@", "@TOOL_VERSION@", "is not that of the package"),
     ("predict", "tool", 'id="xmodal_predict"', 'id="predict"', "the id is 'predict'"),
     ("predict", "tool", ' detect_errors="exit_code"', "", "the error detection is None"),
