@@ -15,6 +15,7 @@ import yaml
 
 from helpers_tool_command import OPTION, Script
 from helpers_wrappers import (
+    DATA,
     GALAXY_TOOLS,
     Param,
     Spec,
@@ -214,6 +215,8 @@ def texts(tool: Tool) -> Iterator[str]:
             yield f"the param {param.path} is not used"
         elif param.argument and param not in tool.script.passed:
             yield f"the value of {param.path} goes nowhere"
+        elif param.kind in DATA and param not in tool.script.read:
+            yield f"the dataset {param.path} is not read"
         if not param.element.get("label"):
             yield f"the param {param.path} has no label"
         if param.kind == "data" and not param.element.get("format"):

@@ -14,7 +14,7 @@ from helpers_wrappers import Param
 
 WORDS = "if|elif|else|end|for|set|echo|import|from|def|silent|while|try|except|unless"
 DIRECTIVE = re.compile(rf"(#(?:{WORDS})\b[^#\n]*#|^\s*#\s*(?:{WORDS})\b.*$)", re.M)
-COMMENT = re.compile(r"^\s*##.*$|#def\b.*?#end def", re.M | re.S)
+COMMENT = re.compile(r"^\s*##.*$|#def\b[\s\S]*?#end def", re.M)
 REF = re.compile(r"(?<!\\)\$\{?([A-Za-z_]\w*(?:\.\w+|\[[^\]\n]+\])*)")
 OPTION = re.compile(r"(?<![\w$-])--[a-z][a-z0-9-]*")
 BUILT = re.compile(r"(?<![\w-])--\$\{?(\w+)\}?([\w-]*)")  # an option whose name a loop gives
@@ -48,8 +48,10 @@ class Script:
         self.options: dict[str, set[str]] = {}  # options that a variable holds
         self.harmless: set[str] = set()
         self.tainted: set[str] = set(files)
+        self.names: set[str] = set()  # variables that hold the name of a dataset as the user wrote it
         self.used: set[Param] = set()
         self.passed: set[Param] = set()  # into the shell or a variable, not only asked about
+        self.read: set[Param] = set()  # datasets whose path the shell gets, not only their type or name
         self.calls: list[Call] = []
         self.problems: list[str] = []
         self.shell = ""
@@ -61,6 +63,14 @@ class Script:
                 self._direct(piece.strip().rstrip("#").strip())
             else:
                 self._run(piece)
+        if "$harmless(" in text and "#def harmless" not in text:
+            self.problems.append("$harmless is not defined: @NAMES@ is missing")
+        if self._quote:
+            self.problems.append(f"a {self._quote} is not closed")
+        for word in ("if", "for", "while", "def"):
+            opened, closed = (len(re.findall(rf"#\s*{start}{word}\b", text)) for start in ("", r"end\s+"))
+            if opened != closed:
+                self.problems.append(f"{opened} #{word}, but {closed} #end {word}")
 
     # ---- directives
 
@@ -69,15 +79,13 @@ class Script:
             self._loops.append(dict(self.aliases))
             self._loop(re.findall(r"\w+", found[1]), found[2])
         elif line == "#end for":
-            self.aliases = self._loops.pop()
+            self.aliases = self._loops.pop() if self._loops else self.aliases
         elif found := re.match(r"#\s*set \$?(\w+) = (.+)", line):
             self._set(found[1], CONDITION.sub("", CALLED_HARMLESS.sub("", found[2])))
         elif found := re.match(r"#\s*silent \$(\w+)\.append\((.+)\)$", line):
-            self._put(found[1], found[2])
+            self._put(found[1], CALLED_HARMLESS.sub("", found[2]))
         elif line.startswith("#echo"):
             self._run(" ".join(f"${ref}" for ref in REF.findall(line)))
-        if re.match(r"#\s*(set|silent)", line):
-            self._check_names(line)
         named = {param for ref in REF.findall(line) for param, _ in self.behind(ref)}
         self.used |= named
         if re.match(r"#\s*(set|silent|for)", line):
@@ -118,6 +126,8 @@ class Script:
     def _put(self, name: str, value: str) -> None:
         """``value`` goes into the variable ``name``; the name of "--%s" is given by a loop."""
         (self.tainted if self._taints(value) else self.harmless).add(name)
+        if any(self._is_name(ref) for ref in REF.findall(value)):
+            self.names.add(name)
         built = re.search(r"--%s.*?% *\(?\$(\w+)", value)
         words = self.literals.get(built[1], []) if built else []
         self.options.setdefault(name, set()).update(OPTION.findall(value), (f"--{word}" for word in words))
@@ -172,13 +182,15 @@ class Script:
             elif self._hostile(ref) and quote != "'":
                 self.problems.append(f"${ref} is not in single quotes")
             self.passed |= {param for param, _ in self.behind(ref)}
+            self.read |= {param for param, asked in self.behind(ref) if not asked}
         self.used |= self.passed
         for option, ref in GIVEN.findall(text):
             arguments = {param.argument for param, _ in self.behind(ref)} - {option}
             self.problems += [
                 f"{option} gets the value of {other or f'${ref}, which has no argument'}" for other in arguments
             ]
-        self._check_names(text)
+        for ref in filter(self._is_name, REF.findall(CALLED_HARMLESS.sub("", text))):
+            self.problems.append(f"${ref}, the name of a dataset, does not go through $harmless")
         for segment in BETWEEN.split(text):
             self._count(segment)
 
@@ -190,6 +202,8 @@ class Script:
         if found := CALL.search(segment):
             self._call = Call(found[1])
             self.calls.append(self._call)
+        elif not self._call and (left := OPTION.findall(segment)):
+            self.problems.append(f"{left[0]} stands outside of any call of xmodal")
         if self._call:
             self._call.text += segment
             self._call.options |= self._options_in(segment)
@@ -217,8 +231,7 @@ class Script:
         for sign in re.findall(r"(?<!\\)['\"]", text):
             self._quote = "" if sign == self._quote else self._quote or sign
 
-    def _check_names(self, text: str) -> None:
-        for ref in REF.findall(CALLED_HARMLESS.sub("", text)):
-            is_param = any(not asked for _, asked in self.behind(ref))
-            if NAME.search(ref) and not is_param:
-                self.problems.append(f"${ref}, the name of a dataset, does not go through $harmless")
+    def _is_name(self, ref: str) -> bool:
+        """The name of a dataset, which even in quotes is not safe; ``x.name`` can be a param too."""
+        is_param = any(not asked for _, asked in self.behind(ref))
+        return ref.split(".")[0] in self.names or bool(NAME.search(ref) and not is_param)
