@@ -110,9 +110,11 @@ def table(folder: Path) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, matrix: Path) -> Path:
-    """The folder of all models, in which the local recipe was made."""
+    """The folder of all models, in which the local recipe was made of a file from a real server."""
     folder = tmp_path_factory.mktemp("made")
-    done = models(local(folder, matrix), "--output-dir", folder / "models")
+    with serving(matrix.parent) as address:
+        source = {"name": "cells.h5", "url": f"{address}/cells.h5", "sha256": sha256(matrix)}
+        done = models(local(folder, matrix, sources=[source]), "--output-dir", folder / "models")
     assert done.returncode == 0, done.stderr
     return folder / "models"
 
@@ -122,6 +124,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, matrix: Path) -> Path:
 
 def test_a_model_is_made_described_and_registered(made: Path) -> None:
     place = made / "local"
+    assert list((made / "sources").glob("*/cells.h5"))
     there = {p.name for p in place.iterdir()}
     assert there == {
         "model.safetensors",
@@ -174,6 +177,7 @@ def test_the_page_is_one_that_sanitisers_keep(made: Path) -> None:
 
 
 def test_a_finished_model_is_not_made_again_and_its_words_are(made: Path, matrix: Path, tmp_path: Path) -> None:
+    """Of the same file at another place, without the server."""
     before = (made / "local/model.safetensors").stat().st_mtime_ns
     file = local(tmp_path, matrix, title="Another name", not_for=["<b>cats</b>"])
     done = models(file, "--output-dir", made)
@@ -182,20 +186,6 @@ def test_a_finished_model_is_not_made_again_and_its_words_are(made: Path, matrix
     assert [row[:2] for row in table(made)] == [["local_test", "Another name"]]
     assert "<b>cats" not in (made / "local/model_card.html").read_text()
     assert "&lt;b>cats" in (made / "local/model_card.md").read_text()
-
-
-def test_equal_recipes_make_equal_models_and_cards_over_http(made: Path, matrix: Path, tmp_path: Path) -> None:
-    """The same file, fetched from a real server, gives the same bytes."""
-    with serving(matrix.parent) as address:
-        source = {"name": "cells.h5", "url": f"{address}/cells.h5", "sha256": sha256(matrix)}
-        file = local(tmp_path, matrix, sources=[source], title="Another name", not_for=["<b>cats</b>"])
-        done = models(file, "--output-dir", tmp_path / "models")
-    assert done.returncode == 0, done.stderr
-    for name in ("model.safetensors", "model_card.md", "model_card.html"):
-        assert (tmp_path / "models/local" / name).read_bytes() == (made / "local" / name).read_bytes(), name
-    # And without the server it is known to be made.
-    again = models(file, "--output-dir", tmp_path / "models")
-    assert again.returncode == 0 and "made already" in again.stderr
 
 
 def test_a_model_that_misses_is_kept_apart_and_not_registered(made: Path, matrix: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from reference_models import card, expected, fetching, table
-from reference_models.recipe import Recipe, read
+from reference_models.recipe import Recipe, Source, read
 from xmodal import __version__, describe, fields, outputs, provenance
 from xmodal.errors import InputRefused, XmodalError
 
@@ -68,17 +68,15 @@ class Job:
         """What decides the weights and scores: another key, another model.  Words of the card and bounds do not."""
         made_of = self.recipe.model_dump(include={"seed", "simulate", "prepare", "train", "directions", "evaluate"})
         made_of["version"] = __version__
-        made_of["sources"] = [
-            s.model_dump() if (here := fetching.local_path(s, self.file)) is None else _of_file(s.name, here)
-            for s in self.recipe.sources
-        ]
+        made_of["sources"] = [self._identity(source) for source in self.recipe.sources]
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
-
-def _of_file(name: str, path: Path) -> list[str]:
-    if not path.is_file():
-        raise InputRefused("there is no such file", where=str(path), do="put it there, or mend the recipe")
-    return [name, provenance.sha256(path)]
+    def _identity(self, source: Source) -> Any:
+        """Name and content of a source, wherever it lies; an address where no content is known beforehand."""
+        here = fetching.local_path(source, self.file)
+        if here is not None:
+            return [source.name, provenance.sha256(fetching.fetch(source, self.file, self.out))]
+        return [source.name, source.sha256] if source.sha256 else source.model_dump()
 
 
 def make(file: Path, out: Path, loc: Path, common: tuple[str, ...] = ()) -> Path:
