@@ -1,9 +1,10 @@
 """The memory that each Galaxy tool needs, measured, and a formula for it: GB = base + per_gb * GB of its input files.
 
-    python benchmarks/galaxy_memory.py [--sets small,middle,...]
+    python benchmarks/galaxy_memory.py [--sets forty,middle,...]
 
 Runs the commands as the tools do, one thread, on simulated cells and on two real sets; trainings are short (``SHORT``), since
-the peak is that of one pass over the cells.  Writes galaxy_tools/portal/memory.yml, with which tests compare the rules that
+the peak is that of one pass over the cells.  Writes benchmarks/results/galaxy_memory.json after each set (sets that are not
+named stay as they were), galaxy_tools/portal/memory.yml, with which tests compare the rules that
 ask a cluster for memory, and the table in benchmarks/RESULTS.md.  Sizes are those of files on the disk, as Galaxy counts them:
 h5ad and h5mu are compressed inside.
 """
@@ -14,11 +15,10 @@ import argparse
 import json
 import logging
 import math
-import shutil
-import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -31,13 +31,15 @@ log = logging.getLogger("benchmark")
 GIB = 1024**3  # what schedulers and Galaxy call GB
 MARGIN = 1.25  # over every measured run
 TIMES = 25
+RESULTS = HERE / "results" / "galaxy_memory.json"
+ADMIN = HERE.parent / "docs" / "galaxy_admin.md"
 RULES = HERE.parent / "galaxy_tools" / "portal" / "memory.yml"
 SETS = {
+    "forty": (),  # real
+    "cortex": (),
+    "forty x 25": (),  # cells of all measured features, resampled
     "middle": ("--cells", 2000, "--genes", 1000, "--peaks", 3000),
     "many cells": ("--cells", 12000, "--genes", 2000, "--peaks", 8000),
-    "cortex": (),  # real
-    "forty": (),
-    "forty x 25": (),  # cells of all measured features, resampled
 }
 REALS = {"cortex": "mouse_cortex_snareseq_dev", "forty": "human_pbmc_multiome_40cells"}
 SHORT = {
@@ -72,7 +74,9 @@ class Cells:
         used = Used()
         measured([XMODAL, tool, *map(str, (*arguments, *OPTIONS))], used, CAP_S, 1)
         what = f"{self.name}{note and ', '}{note}"
-        self.runs.append(Run(f"xmodal_{tool}", what, size, used.peak_mib / 1024, used.wall_s))
+        self.runs.append(
+            Run(f"xmodal_{tool}", what, round(size, 7), round(used.peak_mib / 1024, 3), round(used.wall_s, 1))
+        )
         log.info("%s", self.runs[-1])
 
     def pair(self) -> tuple[Path, Path]:
@@ -143,14 +147,18 @@ def formula(runs: list[Run]) -> dict[str, float]:
     return {"base": math.ceil(2 * bases[slope]) / 2, "per_gb": math.ceil(slope)}
 
 
-def table(runs: list[Run], found: dict[str, dict[str, float]]) -> str:
-    """Markdown: the formulas, then every run."""
-    lines = ["| tool | memory asked for, GB | runs | largest input, MB | largest peak, GB |", "|---|---|---|---|---|"]
+def formulas(found: dict[str, dict[str, float]]) -> str:
+    """Markdown: what is asked for each tool, and how far it was measured."""
+    lines = ["| tool | memory, GB | largest input measured, MB | its largest peak, GB |", "|---|---|---|---|"]
     for tool, line in found.items():
-        asked = f"{line['base']} + {line['per_gb']} x GB of input"
-        own = f"{line['runs']} | {line['largest_input_mb']} | {line['largest_peak_gb']}"
-        lines.append(f"| {tool} | {asked} | {own} |")
-    lines += ["", "| tool | cells | input, MB | peak, GB | asked for, GB | seconds |", "|---|---|---|---|---|---|"]
+        asked = f"{line['base']} + {line['per_gb']} x GB"
+        lines.append(f"| `{tool}` | {asked} | {line['largest_input_mb']} | {line['largest_peak_gb']} |")
+    return "\n".join(lines)
+
+
+def table(runs: list[Run], found: dict[str, dict[str, float]]) -> str:
+    """Markdown: every run, and what its formula asks for."""
+    lines = ["| tool | cells | input, MB | peak, GB | asked for, GB | seconds |", "|---|---|---|---|---|---|"]
     for run in sorted(runs, key=lambda run: (run.tool, run.input_gb)):
         asked = found[run.tool]["base"] + found[run.tool]["per_gb"] * run.input_gb
         numbers = f"{run.input_gb * 1024:.1f} | {run.peak_gb:.2f} | {asked:.1f} | {run.seconds:.0f}"
@@ -158,20 +166,10 @@ def table(runs: list[Run], found: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure, fit, write."""
-    runs: list[Run] = []
-    for name in ARGS.sets.split(","):
-        if not SETS[name] and not REAL.is_dir():
-            log.warning("%s left out: %s is not there", name, REAL)
-            continue
-        folder = Path(tempfile.mkdtemp())
-        try:
-            runs += Cells(name, folder).all()
-        finally:
-            shutil.rmtree(folder)
+def fitted(runs: list[Run]) -> dict[str, dict[str, float]]:
+    """For each tool its formula and what it was measured with."""
     found: dict[str, dict[str, float]] = {}
-    for tool in dict.fromkeys(run.tool for run in runs):
+    for tool in sorted({run.tool for run in runs}):
         own = [run for run in runs if run.tool == tool]
         largest = {
             "runs": len(own),
@@ -179,18 +177,30 @@ def main() -> None:
             "largest_peak_gb": round(max(run.peak_gb for run in own), 2),
         }
         found[tool] = formula(own) | largest
-    if ARGS.dry:
-        sys.stdout.write(json.dumps(found, indent=1) + "\n")
-        return
+    return found
+
+
+def main() -> None:
+    """Measure, fit, write."""
+    runs: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in filter(None, ARGS.sets.split(",")):
+        if not SETS[name] and not REAL.is_dir():
+            log.warning("%s left out: %s is not there", name, REAL)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            runs[name] = [asdict(run) for run in Cells(name, Path(folder)).all()]
+        RESULTS.write_text(json.dumps(runs, indent=1) + "\n")
+    every = [Run(**run) for name in SETS for run in runs.get(name, [])]
+    found = fitted(every)
     head = "# Written by benchmarks/galaxy_memory.py. Memory of a job in GB: base + per_gb * size of its input files in GB.\n"
     RULES.write_text(head + yaml.safe_dump(found, sort_keys=False))
-    between(HERE / "RESULTS.md", "galaxy_memory", table(runs, found))
+    between(HERE / "RESULTS.md", "galaxy_memory", table(every, found))
+    between(ADMIN, "memory", formulas(found))
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--dry", action="store_true", help="print the formulas, write nothing")
+    parser.add_argument("--sets", default=",".join(SETS), help="which cells; '' only writes the tables")
     ARGS = parser.parse_args()
     main()
