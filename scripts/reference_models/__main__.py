@@ -51,7 +51,7 @@ def main(
             click.echo(f"{what}: {place}")
         except (XmodalError, OSError) as caught:
             error = caught if isinstance(caught, XmodalError) else _of_files(caught)
-            log.error("%s: %s", "not made" if isinstance(error, Unreachable) else "error", error)
+            log.error("%s: %s", f"{what}: not made" if isinstance(error, Unreachable) else "error", error)
             failed.append(error)
     if failed:
         # A refusal says more than a lacking network.
