@@ -82,6 +82,24 @@ def test_a_workflow_passes_its_tests(galaxy_server: Galaxy, folder: Path) -> Non
 
 
 @pytest.mark.galaxy
+def test_a_form_asks_for_nothing_but_the_inputs(galaxy_server: Galaxy) -> None:
+    """Where a step lacks a value Galaxy warns of changed tools, and shows every step's form instead of the few inputs."""
+    key = contents.user_key(galaxy_server, "forms@example.org", "forms", "a password of 9 words")
+    names = contents.publish_workflows(galaxy_server, key, GALAXY_TOOLS / "workflows")
+    history = galaxy_server.post("histories", {"name": "forms"}, key)["id"]
+    forms = {}
+    for workflow in json.loads(galaxy_server.read("workflows", key=key)):
+        asked = f"workflows/{workflow['id']}/download?style=run&history_id={history}"
+        forms[workflow["name"]] = json.loads(galaxy_server.read(asked, key=key))
+    assert set(forms) >= set(names) and len(names) == len(NAMES)
+    for name in names:
+        said = {step["step_label"]: step["messages"] for step in forms[name]["steps"] if step.get("messages")}
+        assert not forms[name]["has_upgrade_messages"] and not said, said
+        model = next(step["inputs"][0] for step in forms[name]["steps"] if step["step_label"] == "Model")
+        assert model["type"] == "select" and model["options"], name
+
+
+@pytest.mark.galaxy
 @each
 def test_lint(folder: Path) -> None:
     need_planemo()
