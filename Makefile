@@ -75,8 +75,9 @@ models: setup ## Reference models from public data, scored and described (MODELS
 	@scripts/models $(MODELS)
 
 lint: setup ## Style and types
-	.venv/bin/ruff check src tests benchmarks
+	.venv/bin/ruff check src tests benchmarks scripts galaxy_tools
 	.venv/bin/mypy
+	MYPYPATH=scripts:galaxy_tools .venv/bin/mypy --strict -p reference_models -p portal
 	@scripts/setup-container-lint
 	@[[ ! -d .containerlint ]] || scripts/container-lint hadolint shellcheck zizmor
 
