@@ -35,3 +35,7 @@ xmodal predict prepared.h5mu --split test --from rna --to atac --checkpoint trai
     --interval 0 --summary predicted_atac.json
 cp rna.h5ad atac.h5ad fragments.tsv.gz prepared.h5mu prepare.json predicted_atac.h5ad predicted_atac.json "$here/"
 cp training/model.safetensors training/metrics.json training/history.tsv "$here/"
+xmodal evaluate prepared.h5mu --prediction atac=predicted_atac.h5ad --label-key cell_type --umap-cells 0 --output-dir evaluation
+cp evaluation/metrics.json "$here/evaluation.json"
+cp evaluation/features.tsv "$here/evaluation_features.tsv"
+cp made/genes.tsv "$here/"
