@@ -194,3 +194,17 @@ def test_checkpoint_of_another_model_is_refused(done: Path, tmp_path: Path) -> N
 def test_wrong_prediction_option(done: Path, tmp_path: Path, text: str) -> None:
     result = run(done.parent / "truth.h5mu", "--prediction", text, "--output-dir", tmp_path / "out")
     assert result.exit_code == 2
+
+
+def test_measured_cells_are_no_prediction(done: Path, tmp_path: Path) -> None:
+    measured = ad.read_h5ad(done.parent / "predicted_rna.h5ad")
+    about = measured.uns.pop("xmodal", None)
+    measured.X = np.rint(np.asarray(measured.X) + 2)
+    measured.write_h5ad(tmp_path / "rna.h5ad")
+    given = (done.parent / "truth.h5mu", "--prediction", f"rna={tmp_path / 'rna.h5ad'}", "--umap-cells", 0)
+    result = run(*given, "--output-dir", tmp_path / "out")
+    assert isinstance(result.exception, InputRefused) and "measured, not predicted" in str(result.exception)
+    assert about, "a prediction says what made it"
+    measured.X = np.asarray(measured.X) + 0.5  # of another method, which says nothing of itself
+    measured.write_h5ad(tmp_path / "rna.h5ad")
+    assert run(*given, "--controls", "", "--output-dir", tmp_path / "out").exit_code == 0
