@@ -82,19 +82,28 @@ def test_lint() -> None:
     assert done.returncode == 0, said
 
 
-def jobs(named: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
+def asked(named: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
     model = {"source": "history", "checkpoint": named["modelsafetensors"]}
     paired = {"form": "prepared", "cells": named["preparedh5mu"]}
+    prediction = {"modality": "atac", "prediction": named["predicted_atach5ad"]}
     return {
         "xmodal_predict": {"cells": named["rnah5ad"], "model": model, "to": "atac"},
         "xmodal_train": {"paired": paired, "model": "linear"},
-        "xmodal_models": {"what": "checkpoint", "model": model},
+        "xmodal_models": {"model": model},
+        "xmodal_prepare": {"samples": {"form": "one", "rna": named["rnah5ad"], "atac": named["atach5ad"]}},
+        "xmodal_check": {"files": [{"cells": named["rnah5ad"], "modality": "rna"}], "model": model},
+        "xmodal_evaluate": {"paired": paired, "predictions": [prediction], "advanced": {"umap_cells": 0}},
+        "xmodal_report": {"title": "x", "predictions": [{"summary": named["predicted_atacjson"]}]},
     }
 
 
-@pytest.mark.parametrize("tool", ["xmodal_predict", "xmodal_train", "xmodal_models"])
+NAMED = [tool.stem for tool in TOOLS]
+
+
+@pytest.mark.parametrize("tool", NAMED)
 def test_a_hostile_name_is_only_a_name(person: Person, named: dict[str, dict[str, str]], tool: str) -> None:
-    for output in person.run(tool, **jobs(named)[tool]):
+    assert set(asked(named)) == set(NAMED)
+    for output in person.run(tool, **asked(named)[tool]):
         assert output["state"] == "ok", output["misc_info"]
     assert [*person.galaxy.folder.rglob("harmed*")] == []
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import yaml
 
@@ -81,6 +81,16 @@ def password(folder: Path) -> str:
     return path.read_text().strip()
 
 
+def job_configuration(path: Path) -> dict[str, Any]:
+    """The content of ``path``; rules for Total Perspective Vortex are looked for beside it."""
+    jobs: dict[str, Any] = yaml.safe_load(path.read_text())
+    for environment in jobs["execution"]["environments"].values():
+        rules = environment.get("tpv_config_files", [])
+        for i, name in enumerate(rules):
+            rules[i] = name if "://" in name else str((path.resolve().parent / name).resolve())
+    return jobs
+
+
 def serve(asked: argparse.Namespace, stopping: threading.Event) -> None:
     """Start, fill, say so, and wait for ``stopping``."""
     began = time.monotonic()
@@ -91,7 +101,7 @@ def serve(asked: argparse.Namespace, stopping: threading.Event) -> None:
         raise Refused(f"{asked.jobs}: there is no such job configuration")
     free(asked.host, asked.port)
     with locked(folder):
-        jobs = yaml.safe_load(asked.jobs.read_text())
+        jobs = job_configuration(asked.jobs)
         shown = example.example(folder, asked.models)
         tables = models(folder, asked.models, shown.lines)
         env = {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}

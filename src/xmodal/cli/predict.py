@@ -139,4 +139,4 @@ def command(
         write_json(summary, found, overwrite)
     cells, chosen = about.get("rows", f"all {found['cells']}"), found["source"]
     kept = f", the {found['top']} highest of each cell" if top else ""
-    click.echo(f"{target} from {chosen}: {cells} cells x {features} features{kept} -> {output}")
+    click.echo(f"{target} from {chosen}: {cells} cells x {features} features{kept} on {where} -> {output}")

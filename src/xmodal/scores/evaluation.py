@@ -97,7 +97,7 @@ def read_prediction(path: Path) -> AnnData:
     """A prediction file; refused where it cannot be read or is no h5ad."""
     import anndata as ad
 
-    from xmodal.data.contracts import is_counts
+    from xmodal.data.contracts import survey
     from xmodal.data.io import file_kind, refusing
 
     if file_kind(path) != "h5ad":
@@ -108,9 +108,13 @@ def read_prediction(path: Path) -> AnnData:
         adata = ad.read_h5ad(path)
     if adata.X is None or min(adata.shape) == 0:
         raise InputRefused("there is no prediction in it", where=str(path), do="predict again")
-    if fields.UNS not in adata.uns and is_counts(adata.X):
+    finite, least, largest, whole = survey(adata.X) if fields.UNS not in adata.uns else (True, 0.0, 0.0, False)
+    if finite and whole and least >= 0:
+        what = "it holds whole numbers, as counts are: measured, not predicted"
         do = "give what xmodal predict wrote; measured cells would score perfectly against themselves"
-        raise InputRefused("it holds whole numbers, as counts are: measured, not predicted", where=str(path), do=do)
+        if largest > 1:
+            raise InputRefused(what, where=str(path), do=do)
+        log.warning("%s: %s? Zeros and ones are scored all the same, since a method may guess so", path, what)
     if top := prediction_about(adata).get("top"):
         raise InputRefused(
             f"it holds only the {top} highest values of each cell; scores need all of them",
