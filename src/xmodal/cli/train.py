@@ -112,6 +112,6 @@ def command(
         return
     timing = metrics["timing"]
     click.echo(
-        f"{metrics['model']}: trained in {timing['train_s']} s, {timing['peak_mib']} MiB on {chosen}; best epoch {metrics['best_epoch']} "
-        f"of {metrics['epochs']}; {output_dir}/model.safetensors"
+        f"{metrics['model']}: trained in {timing['train_s']} s, {timing['peak_mib']} MiB on {chosen}; best epoch "
+        f"{metrics['best_epoch']} of {metrics['epochs']}; {output_dir}/model.safetensors"
     )
