@@ -89,6 +89,6 @@ def test_jobs_run_in_slurm_with_what_the_rules_ask(galaxy: Galaxy, cluster: help
         assert job["JobState"] == "COMPLETED" and job["ExitCode"] == "0:0"
         assert job["Partition"] == partition and job["NumCPUs"] == "1"
         assert tool in job["JobName"]
-        # Inputs of a few kB: no more than the formula's first number.
-        assert abs(mebibytes(job["MinMemoryNode"]) - 1024 * MEMORY[tool]["base"]) <= 8
+        # Inputs of less than a megabyte: little more than the formula's first number.
+        assert 0 <= mebibytes(job["MinMemoryNode"]) - 1024 * MEMORY[tool]["base"] <= 64
         assert ("gpu" in job.get("TresPerNode", "")) == (partition == "gpu")

@@ -26,6 +26,8 @@ from portal.configuration import TOOLS, models, settings
 from portal.server import HERE, INSTALLED, LOOPBACK, ROOT, Server, tools_of
 
 PORT = 8085
+# Galaxy looks for new jobs less often than in the tests: five times a second is a third of a core for nothing.
+CALM = {"job_handler_monitor_sleep": 0.5, "job_runner_monitor_sleep": 0.5, "workflow_monitor_sleep": 1.0}
 
 
 class Refused(Exception):
@@ -105,7 +107,7 @@ def serve(asked: argparse.Namespace, stopping: threading.Event) -> None:
         shown = example.example(folder, asked.models)
         tables = models(folder, asked.models, shown.lines)
         env = {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
-        own = settings(folder)
+        own = settings(folder) | CALM
         say("starting Galaxy (20 to 60 seconds)")
         server = Server(
             folder,
@@ -122,8 +124,9 @@ def serve(asked: argparse.Namespace, stopping: threading.Event) -> None:
             word = password(folder)
             key = contents.user_key(server, contents.ADMIN, "admin", word)
             workflows = contents.publish_workflows(server, key, TOOLS / "workflows")
-            say(f"Galaxy answers after {time.monotonic() - began:.0f} s; running the example")
-            contents.example_history(server, key, shown.cells, example.MODEL)
+            if not contents.has_example(server, key):
+                say(f"Galaxy answers after {time.monotonic() - began:.0f} s; running the example, once")
+                contents.make_example(server, key, shown.cells, example.MODEL)
             say(f"ready after {time.monotonic() - began:.0f} s: {server.url}")
             say(f"{len(server.tools)} tools, {len(workflows)} workflows; nobody needs an account to try them")
             say(f"administrator: {contents.ADMIN}, the password is in {folder / 'admin_password'}")

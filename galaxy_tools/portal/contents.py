@@ -39,13 +39,18 @@ def publish_workflows(server: Server, key: str, folder: Path) -> list[str]:
     return names
 
 
-def example_history(server: Server, key: str, cells: Path, model: str) -> str:
-    """Id of a published history with ``cells`` (an h5ad of RNA) and the ATAC that ``model`` predicts; run once."""
+def has_example(server: Server, key: str) -> bool:
+    """Whether the example is there, finished; what a start that was stopped left of it goes."""
     for history in _get(server, "histories", key):
         if history["name"] == EXAMPLE and history["published"]:
-            return str(history["id"])
-        if history["name"] == EXAMPLE:  # a start that was stopped
+            return True
+        if history["name"] == EXAMPLE:
             server.read(f"histories/{history['id']}?purge=true", key=key, method="DELETE")
+    return False
+
+
+def make_example(server: Server, key: str, cells: Path, model: str) -> None:
+    """A published history with ``cells`` (an h5ad of RNA) and the ATAC that ``model`` predicts."""
     history = server.post("histories", {"name": EXAMPLE}, key)
     dataset = upload(server, key, history["id"], cells, "h5ad")
     wait(server, key, [dataset])
@@ -59,7 +64,6 @@ def example_history(server: Server, key: str, cells: Path, model: str) -> str:
     wait(server, key, [output["id"] for output in ran["outputs"]])
     seen = {"published": True, "importable": True}
     server.read(f"histories/{history['id']}", json.dumps(seen).encode(), key, "PUT")
-    return str(history["id"])
 
 
 def upload(server: Server, key: str, history: str, path: Path, kind: str, name: str = "") -> str:

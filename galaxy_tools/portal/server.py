@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -113,13 +114,25 @@ class Server:
         self.url = f"http://{LOOPBACK if self.host == '0.0.0.0' else self.host}:{port}"
         web = self._launch("web", "galaxy-web", "-c", "galaxy.yml", "-b", f"{self.host}:{port}")
         until = time.monotonic() + START_SECONDS
+        worker = ["--pool", "threads", "--concurrency", "2", "-Q", QUEUES]
         while not self._answers():
             if web.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"Galaxy did not start:\n{self.log()}")
+            # Beside the web process, but not before the database is there: both would create its tables.
+            if len(self.started) == 1 and self._has_tables():
+                self._launch("celery", "celery", "--app", "galaxy.celery", "worker", *worker)
             self.pause(0.2)
-        # Not before: both would create the tables of the database.
-        worker = ["--pool", "threads", "--concurrency", "2", "-Q", QUEUES]
-        self._launch("celery", "celery", "--app", "galaxy.celery", "worker", *worker)
+        if len(self.started) == 1:
+            self._launch("celery", "celery", "--app", "galaxy.celery", "worker", *worker)
+
+    def _has_tables(self) -> bool:
+        """Whether the database is as Galaxy leaves it when it has made it: with the mark of its version."""
+        path = self.folder / "data" / "universe.sqlite"
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.1)) as database:
+                return len(database.execute("SELECT version_num FROM alembic_version").fetchall()) == 2
+        except sqlite3.Error:
+            return False
 
     def pause(self, seconds: float) -> None:
         """Sleep; InterruptedError where this server is to stop, RuntimeError where it has ended by itself."""
@@ -197,6 +210,9 @@ class Server:
                 os.kill(pid, signal.SIGKILL)
         for process in self.started:
             process.wait(STOP_SECONDS)
+        until = time.monotonic() + STOP_SECONDS
+        while members(sessions) and time.monotonic() < until:  # what was killed takes a moment to be gone
+            time.sleep(0.05)
         self.started.clear()
 
 
