@@ -113,7 +113,8 @@ def test_ready_on_loopback_kept_and_stopped_whole(folder: Path) -> None:
         assert seen(url) == present  # kept, and not made twice
         stopped(portal)
     finally:
-        portal.kill()
+        portal.terminate()
+        portal.wait(60)
     assert seconds <= READY_S
 
 

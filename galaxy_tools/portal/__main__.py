@@ -58,9 +58,8 @@ def locked(folder: Path) -> Iterator[IO[str]]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise Refused(
-                f"{folder}: a portal is running with this folder. What to do: stop it, or give --folder"
-            ) from None
+            what = f"{folder}: a portal is running with this folder, or what a killed one left (`fuser {folder}/lock` names it)"
+            raise Refused(f"{what}. What to do: stop it, or give --folder") from None
         yield lock
 
 
@@ -102,7 +101,7 @@ def serve(asked: argparse.Namespace, stopping: threading.Event) -> None:
     if not asked.jobs.is_file():
         raise Refused(f"{asked.jobs}: there is no such job configuration")
     free(asked.host, asked.port)
-    with locked(folder):
+    with locked(folder) as lock:
         jobs = job_configuration(asked.jobs)
         shown = example.example(folder, asked.models)
         tables = models(folder, asked.models, shown.lines)
@@ -119,6 +118,7 @@ def serve(asked: argparse.Namespace, stopping: threading.Event) -> None:
             host=asked.host,
             port=asked.port,
             stopping=stopping,
+            lock=lock.fileno(),
         )
         with server:
             word = password(folder)

@@ -46,6 +46,7 @@ class Server:
     jobs: the content of its job_conf.yml.  tables: tool_data_table_conf.xml files.  settings go over galaxy.yml, env over
     this process's environment.  With umask 0 jobs can write their outputs under a user id that is not Galaxy's.
     host: the address to listen on.  port: 0 for any free one.  stopping: once set, waiting ends in InterruptedError.
+    lock: an open file that the processes keep open too, so that a lock on it lasts as long as the last of them.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Server:
         port: int = 0,
         key: str = "",
         stopping: threading.Event | None = None,
+        lock: int | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self.tools = tools
@@ -72,6 +74,7 @@ class Server:
         self.started: list[subprocess.Popen[bytes]] = []
         self.umask = umask
         self.stopping = stopping or threading.Event()
+        self.kept_open = () if lock is None else (lock,)
         self.env = os.environ | dict(env or {})
         self.env["PATH"] = f"{self.env['PATH']}:{INSTALLED / 'bin'}"
         self.env["GALAXY_CONFIG_FILE"] = str(self.folder / "galaxy.yml")
@@ -154,6 +157,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=self.kept_open,
             )
         self.started.append(process)
         return process
