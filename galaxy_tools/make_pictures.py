@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE))
 from portal import example  # noqa: E402
 
 MADE = HERE.parent / "build" / "models"
-WIDTH, COLOURS = 760, 64
+WIDTH, COLOURS = 580, 64  # as wide as the middle of a common screen
 
 
 def data(path: Path) -> str:
