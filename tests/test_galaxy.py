@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,4 +142,5 @@ def test_a_full_width_job_is_back_soon(person: Person, tmp_path: Path) -> None:
     outputs = person.run("xmodal_predict", cells=cells, model=model, to="atac")
     seconds = time.monotonic() - began
     assert {output["state"] for output in outputs} == {"ok"}, outputs[0]["misc_info"]
+    sys.stdout.write(f"40 cells at full width: {seconds:.1f} s from Run to green\n")
     assert seconds <= ANSWER_S
