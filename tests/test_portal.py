@@ -125,6 +125,28 @@ def children(pid: int) -> list[int]:
     return found + [grandchild for child in found for grandchild in children(child)]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--port", "99999"), "ports are 0 to 65535"),
+        (("--host", "192.0.2.1"), "give another --port or --host"),
+        (("--jobs", "/nowhere.yml"), "/nowhere.yml: No such file or directory"),
+        (("--jobs", "{broken}"), "this is not YAML"),
+        (("--jobs", "{empty}"), "it has no execution with environments"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(tmp_path: Path, options: tuple[str, str], said: str) -> None:
+    files = {"broken": tmp_path / "broken.yml", "empty": tmp_path / "empty.yml"}
+    files["broken"].write_text("a: [")
+    files["empty"].write_text("a: 1")
+    given = [options[0], options[1].format(**files), "--folder", str(tmp_path / "portal")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "galaxy_tools")}
+    command = [sys.executable, "-m", "portal", *given]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3 and said in done.stderr, done.stderr
+    assert not (tmp_path / "portal").exists()
+
+
 @pytest.mark.galaxy
 def test_a_port_in_use(folder: Path) -> None:
     with socket.socket() as taken:

@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -69,8 +70,9 @@ def free(host: str, port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError as error:
-            raise Refused(f"{host}:{port}: {error.strerror}. What to do: give another --port or --host") from None
+        except (OSError, OverflowError) as error:
+            why = error.strerror if isinstance(error, OSError) else "ports are 0 to 65535"
+            raise Refused(f"{host}:{port}: {why}. What to do: give another --port or --host") from None
 
 
 def password(folder: Path) -> str:
@@ -84,8 +86,17 @@ def password(folder: Path) -> str:
 
 def job_configuration(path: Path) -> dict[str, Any]:
     """The content of ``path``; rules for Total Perspective Vortex are looked for beside it."""
-    jobs: dict[str, Any] = yaml.safe_load(path.read_text())
-    for environment in jobs["execution"]["environments"].values():
+    do = f"What to do: write it like {HERE / 'job_conf.local.yml'}"
+    try:
+        jobs: dict[str, Any] = yaml.safe_load(path.read_text())
+        environments = list(jobs["execution"]["environments"].values())
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}. What to do: give a job configuration that can be read") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Refused(f"{path}: this is not YAML ({str(error).splitlines()[0]}). {do}") from None
+    except (KeyError, TypeError, AttributeError):
+        raise Refused(f"{path}: it has no execution with environments. {do}") from None
+    for environment in environments:
         rules = environment.get("tpv_config_files", [])
         for i, name in enumerate(rules):
             rules[i] = name if "://" in name else str((path.resolve().parent / name).resolve())
@@ -96,13 +107,11 @@ def serve(asked: argparse.Namespace, stopping: threading.Event) -> None:
     """Start, fill, say so, and wait for ``stopping``."""
     began = time.monotonic()
     folder = asked.folder.resolve()
+    jobs = job_configuration(asked.jobs)
+    free(asked.host, asked.port)
     if not (INSTALLED / ".setup-done").exists():
         raise Refused("Galaxy is not installed. What to do: make portal, or scripts/setup-galaxy")
-    if not asked.jobs.is_file():
-        raise Refused(f"{asked.jobs}: there is no such job configuration")
-    free(asked.host, asked.port)
     with locked(folder) as lock:
-        jobs = job_configuration(asked.jobs)
         shown = example.example(folder, asked.models)
         tables = models(folder, asked.models, shown.lines)
         env = {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
@@ -152,7 +161,7 @@ def main(given: Sequence[str] | None = None) -> int:
         return 3
     except InterruptedError:
         say("stopped; everything is kept in the folder")
-    except RuntimeError as error:
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
         say(f"error: {error}")
         return 1
     return 0
