@@ -68,7 +68,9 @@ def whole_galaxy(folder: Path) -> Galaxy:
     folder.mkdir(parents=True, exist_ok=True)
     tables = configuration.models(folder, TEST_DATA / "xmodal_models.loc")
     env = {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
-    return Galaxy(folder, TOOLS, host_jobs(), configuration.settings(folder), env, tables=[tables])
+    # What jobs leave behind is looked at, and assert_command in tools' tests asks for paths.
+    seen = {"cleanup_job": "never", "expose_dataset_path": True}
+    return Galaxy(folder, TOOLS, host_jobs(), configuration.settings(folder) | seen, env, tables=[tables])
 
 
 class Galaxy(Server):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -17,15 +19,24 @@ import pytest
 
 from helpers_galaxy import ROOT, TEST_DATA, configuration, need_galaxy, server
 
-PORTAL = ROOT / "scripts" / "portal"
+LONG_S = 500
 READY_S = 60  # after set-up, which the first start is part of
 ADDRESS = r"http://127\.0\.0\.1:\d+"
 WORKFLOWS = list((ROOT / "galaxy_tools" / "workflows").glob("*/*.gxwf.yml"))
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[str]:
-    command = [str(PORTAL), "--folder", str(folder), "--port", "0", "--models", str(folder / "none.loc"), *more]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    """Without the demonstration model that scripts/portal would make first; it is stopped after a while in any case."""
+    given = ["--folder", str(folder), "--port", "0", "--models", os.devnull, *more]
+    command, environment = (
+        [sys.executable, "-m", "portal", *given],
+        os.environ | {"PYTHONPATH": str(ROOT / "galaxy_tools")},
+    )
+    portal = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    timer = threading.Timer(LONG_S, portal.terminate)
+    timer.daemon = True
+    timer.start()
+    return portal
 
 
 def said_until(portal: subprocess.Popen[str], word: str) -> str:
@@ -67,11 +78,19 @@ def test_the_table_of_models_keeps_what_was_added(tmp_path: Path) -> None:
     model = tmp_path / "m.safetensors"
     model.touch()
     row = "own\tMy model\thg38\trna:atac\tabc\t"
-    (tmp_path / "xmodal_models.loc").write_text(f"{row}{model}\ngone\tGone\thg38\trna:atac\tabc\t/nowhere/m\n")
-    configuration.models(tmp_path, TEST_DATA / "xmodal_models.loc", tmp_path / "none.loc")
-    lines = (tmp_path / "xmodal_models.loc").read_text().splitlines()
-    assert [line.partition("\t")[0] for line in lines] == ["# value", "own", "demo_simulated"]
-    assert lines[2].endswith(str(TEST_DATA / "model.safetensors"))
+    disk = tmp_path / "disk"
+    (tmp_path / "xmodal_models.loc").write_text(f"{row}{model}\naway\tAway\thg38\trna:atac\tabc\t{disk}/m\n")
+    for is_there in (False, True, False):  # a disk that comes and goes
+        if is_there:
+            disk.mkdir()
+            (disk / "m").touch()
+        elif disk.exists():
+            shutil.rmtree(disk)
+        configuration.models(tmp_path, TEST_DATA / "xmodal_models.loc", tmp_path / "none.loc")
+        lines = (tmp_path / "xmodal_models.loc").read_text().splitlines()
+        second = "away" if is_there else "#? away"
+        assert [line.partition("\t")[0] for line in lines] == ["# value", "own", second, "demo_simulated"]
+    assert lines[3].endswith(str(TEST_DATA / "model.safetensors"))
 
 
 def seen(url: str) -> tuple[list[str], int]:
@@ -105,8 +124,9 @@ def test_ready_on_loopback_kept_and_stopped_whole(folder: Path) -> None:
         assert "a portal is running with this folder" in second.communicate(timeout=60)[1]
         assert second.returncode == 3
         stopped(portal)
-        assert (folder / "admin_password").stat().st_mode & 0o077 == 0
-        assert (folder / "galaxy.yml").stat().st_mode & 0o077 == 0
+        private = ("", "admin_password", "id_secret", "galaxy.yml", "data/universe.sqlite", "data/objects")
+        assert [name for name in private if (folder / name).stat().st_mode & 0o077] == []
+        assert f"id_secret: {(folder / 'id_secret').read_text().strip()}" in (folder / "galaxy.yml").read_text()
         began = time.monotonic()
         portal = start(folder)
         url = re.findall(ADDRESS, said_until(portal, "ready after"))[0]
@@ -130,6 +150,7 @@ def children(pid: int) -> list[int]:
     [
         (("--port", "99999"), "ports are 0 to 65535"),
         (("--host", "192.0.2.1"), "give another --port or --host"),
+        (("--models", "/nowhere.loc"), "/nowhere.loc: there is no such table of models"),
         (("--jobs", "/nowhere.yml"), "/nowhere.yml: No such file or directory"),
         (("--jobs", "{broken}"), "this is not YAML"),
         (("--jobs", "{empty}"), "it has no execution with environments"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -23,10 +22,11 @@ from typing import IO, Any
 import yaml
 
 from portal import contents, example
-from portal.configuration import TOOLS, models, settings
+from portal.configuration import AWAY, TOOLS, models, secret, settings
 from portal.server import HERE, INSTALLED, LOOPBACK, ROOT, Server, tools_of
 
 PORT = 8085
+MODELS = ROOT / "build" / "models" / "xmodal_models.loc"
 # Galaxy looks for new jobs less often than in the tests: five times a second is a third of a core for nothing.
 CALM = {"job_handler_monitor_sleep": 0.5, "job_runner_monitor_sleep": 0.5, "workflow_monitor_sleep": 1.0}
 
@@ -45,9 +45,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=Path, default=HERE / "job_conf.local.yml", help="job configuration (Slurm, GPU, ...)"
     )
-    parser.add_argument(
-        "--models", type=Path, default=ROOT / "build/models/xmodal_models.loc", help="table of `make models`"
-    )
+    parser.add_argument("--models", type=Path, default=MODELS, help="table of `make models`")
     return parser.parse_args(given)
 
 
@@ -75,15 +73,6 @@ def free(host: str, port: int) -> None:
             raise Refused(f"{host}:{port}: {why}. What to do: give another --port or --host") from None
 
 
-def password(folder: Path) -> str:
-    """The administrator's, made at the first start and kept where only its owner can read it."""
-    path = folder / "admin_password"
-    if not path.exists():
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(12) + "\n")
-    return path.read_text().strip()
-
-
 def job_configuration(path: Path) -> dict[str, Any]:
     """The content of ``path``; rules for Total Perspective Vortex are looked for beside it."""
     do = f"What to do: write it like {HERE / 'job_conf.local.yml'}"
@@ -109,11 +98,18 @@ def serve(asked: argparse.Namespace, stopping: threading.Event) -> None:
     folder = asked.folder.resolve()
     jobs = job_configuration(asked.jobs)
     free(asked.host, asked.port)
+    if asked.models != MODELS and not asked.models.exists():
+        raise Refused(f"{asked.models}: there is no such table of models")
     if not (INSTALLED / ".setup-done").exists():
         raise Refused("Galaxy is not installed. What to do: make portal, or scripts/setup-galaxy")
     with locked(folder) as lock:
         shown = example.example(folder, asked.models)
         tables = models(folder, asked.models, shown.lines)
+        for line in (folder / "xmodal_models.loc").read_text().splitlines():
+            if line.startswith(AWAY):
+                say(
+                    f"the model {line.removeprefix(AWAY).partition(chr(9))[0]} is left out, since its file is not there"
+                )
         env = {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
         own = settings(folder) | CALM
         say("starting Galaxy (20 to 60 seconds)")
@@ -126,13 +122,16 @@ def serve(asked: argparse.Namespace, stopping: threading.Event) -> None:
             tables=[tables],
             host=asked.host,
             port=asked.port,
+            umask=0o077,  # the database holds keys, and datasets are their owners'
             stopping=stopping,
             lock=lock.fileno(),
         )
         with server:
-            word = password(folder)
-            key = contents.user_key(server, contents.ADMIN, "admin", word)
-            workflows = contents.publish_workflows(server, key, TOOLS / "workflows")
+            new = not (folder / "admin_password").exists()
+            if new and contents.is_user(server, contents.ADMIN):
+                raise Refused(f"somebody has registered {contents.ADMIN} here. What to do: give a new --folder")
+            key = contents.user_key(server, contents.ADMIN, "admin", secret(folder, "admin_password"))
+            workflows = contents.publish_workflows(server, key, TOOLS / "workflows", folder / "workflows.json")
             if not contents.has_example(server, key):
                 say(f"Galaxy answers after {time.monotonic() - began:.0f} s; running the example, once")
                 contents.make_example(server, key, shown.cells, example.MODEL)
@@ -162,6 +161,9 @@ def main(given: Sequence[str] | None = None) -> int:
     except InterruptedError:
         say("stopped; everything is kept in the folder")
     except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        if stopping.is_set():
+            say("stopped; everything is kept in the folder")
+            return 0
         say(f"error: {error}")
         return 1
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from portal.server import HERE, ROOT
 
 TOOLS = ROOT / "galaxy_tools"
 DATA_MANAGER = TOOLS / "data_managers" / "data_manager_xmodal_models"
+AWAY = "#? "  # before a model whose file is not there
 COLUMNS = "value, name, genome, predicts, sha256, path"
 
 
@@ -19,8 +22,11 @@ def models(folder: Path, *made: Path) -> Path:
     for source in (table, *made):
         if source.exists():
             here = source.read_text().replace("${__HERE__}", str(source.parent))
-            rows = [line for line in here.splitlines() if line.strip() and not line.startswith("#")]
-            lines |= {row.partition("\t")[0]: row for row in rows if Path(row.rpartition("\t")[2]).is_file()}
+            rows = [line.removeprefix(AWAY) for line in here.splitlines() if line.strip()]
+            lines |= {row.partition("\t")[0]: row for row in rows if not row.startswith("#")}
+    # A model on a disk that is not there today is offered again when it is.
+    away = [name for name, row in lines.items() if not Path(row.rpartition("\t")[2]).is_file()]
+    lines |= {name: AWAY + lines[name] for name in away}
     whole = folder / "xmodal_models.loc.tmp"
     whole.write_text("\n".join(["# " + COLUMNS.replace(", ", "\t"), *lines.values(), ""]))
     whole.replace(table)
@@ -32,11 +38,23 @@ def models(folder: Path, *made: Path) -> Path:
     return tables
 
 
+def secret(folder: Path, name: str) -> str:
+    """A word of its own for this folder, made once and kept where only its owner can read it."""
+    path = folder / name
+    if not path.exists():
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(16) + "\n")
+    return path.read_text().strip()
+
+
 def settings(folder: Path) -> dict[str, Any]:
     """What a portal has over the tests' Galaxy: its own page, reports as HTML, accounts, quotas, models by data manager."""
     (folder / "allow.txt").write_text("xmodal_\n")  # our reports have no script: Galaxy may show them as HTML
     own = {
         "brand": "xmodal",
+        "id_secret": secret(folder, "id_secret"),  # by Galaxy's own one anybody could read files of the server
+        "expose_dataset_path": False,
+        "database_auto_migrate": True,
         "welcome_url": "/static_local/welcome.html",
         "static_local_dir": str(HERE / "static"),
         "sanitize_allowlist_file": str(folder / "allow.txt"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import uuid
@@ -15,6 +16,10 @@ EXAMPLE = "Example: open chromatin predicted from gene expression"
 ENDED = ("ok", "error", "failed_metadata", "paused", "discarded")
 
 
+def is_user(server: Server, email: str) -> bool:
+    return email in {user["email"] for user in server.get("users")}
+
+
 def user_key(server: Server, email: str, name: str, password: str) -> str:
     """An API key of the user ``email``, who is made with ``password`` where there is none yet."""
     known = {user["email"]: user["id"] for user in server.get("users")}
@@ -25,18 +30,30 @@ def user_key(server: Server, email: str, name: str, password: str) -> str:
     return key
 
 
-def publish_workflows(server: Server, key: str, folder: Path) -> list[str]:
-    """Names of the workflows of ``folder``, each imported once and shown to everybody."""
-    present = {workflow["name"] for workflow in _get(server, "workflows", key)}
-    names = []
+def publish_workflows(server: Server, key: str, folder: Path, record: Path) -> list[str]:
+    """Names of the workflows of ``folder``, each imported and shown to everybody; again where its file has changed.
+
+    record: the file that says what was imported.
+    """
+    before: dict[str, list[str]] = json.loads(record.read_text()) if record.exists() else {}
+    now = {}
     for path in sorted(folder.glob("*/*.gxwf.yml")):
-        name = next(line for line in path.read_text().splitlines() if line.startswith(("name:", "label:")))
-        name = name.partition(":")[2].strip().strip("'\"")
-        names.append(name)
-        if name not in present:
-            content = {"workflow": {"class": "GalaxyWorkflow", "yaml_content": path.read_text()}}
-            server.post("workflows", content | {"publish": True, "importable": True}, key)
-    return names
+        text = path.read_text()
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        old, number = before.get(path.name, ["", ""])
+        if old != digest:
+            content = {
+                "workflow": {"class": "GalaxyWorkflow", "yaml_content": text},
+                "publish": True,
+                "importable": True,
+            }
+            made = server.post("workflows", content, key)["id"]
+            if number:
+                server.read(f"workflows/{number}", key=key, method="DELETE")
+            number = made
+        now[path.name] = [digest, number]
+        record.write_text(json.dumps(now | {k: v for k, v in before.items() if k not in now}))
+    return list(now)
 
 
 def has_example(server: Server, key: str) -> bool:

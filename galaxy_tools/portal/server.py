@@ -82,12 +82,17 @@ class Server:
 
     def _configure(self, jobs: Settings, settings: Settings, tables: Sequence[Path]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.folder.chmod(0o755)  # it is mounted into containers, whose user may be another one
+        self.folder.chmod(0o755 & ~self.umask)  # it is mounted into containers, whose user may be another one
         conf = yaml.safe_load((HERE / "galaxy.yml").read_text())
         # Galaxy's own list of tables asks addresses on the internet.
         (self.folder / "no_tables.xml").write_text("<tables/>\n")
         named = ",".join(str(path.resolve()) for path in tables) or "no_tables.xml"
-        conf["galaxy"] |= {"bootstrap_admin_api_key": self.key, "tool_data_table_config_path": named, **settings}
+        own = {
+            "bootstrap_admin_api_key": self.key,
+            "id_secret": secrets.token_hex(16),
+            "tool_data_table_config_path": named,
+        }
+        conf["galaxy"] |= own | dict(settings)
         config = self.folder / "galaxy.yml"
         config.touch(mode=0o600)  # it holds the key
         config.write_text(yaml.safe_dump(conf))
