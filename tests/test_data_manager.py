@@ -172,7 +172,7 @@ def test_a_model_that_missed_its_scores_is_refused(tmp_path: Path) -> None:
 
 
 class Files(BaseHTTPRequestHandler):
-    """/model whole, /cut half of it, /away leads elsewhere."""
+    """/model whole, /unsized too, /cut half of it, /huge says it is larger than any disk, /away leads elsewhere."""
 
     def do_GET(self) -> None:
         content = MODEL.read_bytes()
@@ -181,13 +181,14 @@ class Files(BaseHTTPRequestHandler):
             self.send_header("Location", "/model")
             self.end_headers()
             return
-        if self.path not in ("/model", "/cut"):
+        if self.path not in ("/model", "/cut", "/huge", "/unsized"):
             self.send_error(404)
             return
         self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        if self.path != "/unsized":
+            self.send_header("Content-Length", str(10**15 if self.path == "/huge" else len(content)))
         self.end_headers()
-        self.wfile.write(content if self.path == "/model" else content[: len(content) // 2])
+        self.wfile.write(content[: len(content) // 2] if self.path == "/cut" else content)
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
@@ -221,10 +222,46 @@ def test_addresses_that_are_refused_or_not_there(tmp_path: Path, address: str) -
     refused(tmp_path, run(tmp_path, at(f"{address}/model", sha256="f" * 64)), "its SHA-256 is")
 
 
-def test_a_password_in_an_address_is_not_shown(tmp_path: Path) -> None:
-    done = run(tmp_path, at("http://me:geheim@127.0.0.1:9/model?token=geheim"))
-    refused(tmp_path, done, "http://127.0.0.1/model")
-    assert "geheim" not in done.stderr
+def test_a_password_or_token_in_an_address_is_not_shown(tmp_path: Path) -> None:
+    for address, said in (
+        ("http://127.0.0.1:9/model?token=s3cret", "http://127.0.0.1/model: cannot be fetched"),
+        ("https://user:s3cret@host/m", "address: it holds a name or a password"),
+        ("http://me:s3cret@127.0.0.1:9/model", "address: it holds a name or a password"),
+        ("https://user:s3cret@[bad/m", "address: it cannot be read"),
+        ("https:/user:s3cret@host/m", "address: only https:// and http://"),
+        ("user:s3cret@host/m", "address: only https:// and http://"),
+        ("http://localhost:s3cret/m", "http://localhost/m: it is no address"),
+    ):
+        done = run(tmp_path, at(address))
+        refused(tmp_path, done, said)
+        assert "s3cret" not in done.stderr, address
+
+
+def test_what_is_no_address_is_refused(tmp_path: Path) -> None:
+    for address in ("https://[bad/m", "https://", "https:///m", "", "https://[::1", "https://\u2100/m"):
+        refused(tmp_path, run(tmp_path, at(address)), "address: ")
+
+
+def test_a_download_that_is_too_large_is_refused(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, size = script(), MODEL.stat().st_size
+    refused(tmp_path, run(tmp_path, at(f"{address}/huge")), "it has 1000000.0 GB, more than the", "make room")
+    monkeypatch.setattr(module, "LARGEST_DOWNLOAD", size - 1)
+    for page, said in (("model", "more than the 0.0 GB that are taken"), ("unsized", "it has more than the")):
+        with pytest.raises(module.Refused, match=said):
+            module.download(f"{address}/{page}", "", tmp_path / "model")
+    monkeypatch.setattr(module, "LARGEST_DOWNLOAD", size)
+    module.download(f"{address}/unsized", "", tmp_path / "model")
+    assert (tmp_path / "model").read_bytes() == MODEL.read_bytes()
+
+
+def test_a_job_that_is_run_again_in_its_folder_begins_anew(tmp_path: Path) -> None:
+    left = tmp_path / "files/a_model"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    (left / "report.html").write_text("of the run before")
+    assert run(tmp_path, on_server(MODEL)).returncode == 0
+    assert [p.name for p in left.iterdir()] == ["model.safetensors"]
+    assert line(tmp_path)["sha256"] == SHA256
 
 
 def test_encrypted_addresses_do_not_lead_to_plain_ones() -> None:

@@ -16,15 +16,16 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 from urllib.parse import urlsplit
 
 TABLE = "xmodal_models"
 MODEL = "model.safetensors"
 BESIDE = ("model_card.md", "model_card.html", "report.html")  # what `make models` writes beside a model
 LARGEST_BESIDE = 50 << 20  # bytes; a report has 1 MB
+LARGEST_DOWNLOAD = 20 * 10**9  # bytes; models have 0.4 to some 100 MB
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WAIT = 60  # seconds without an answer or a byte
 CHUNK = 1 << 20
@@ -94,31 +95,59 @@ def take(source: dict[str, Any], sha256: str, folder: Path) -> None:
 
 
 def download(address: str, sha256: str, file: Path) -> None:
-    """The file at ``address``; refused where it comes without encryption and without a checksum, or is cut."""
-    parts = urlsplit(address)
-    shown = f"{parts.scheme}://{parts.hostname}{parts.path}"  # no password, no token
-    if parts.scheme not in ("https", "http") or not parts.hostname:
-        raise Refused(
-            shown, "only https:// and http:// addresses are read", "give such an address, or a path on this server"
-        )
-    local = parts.hostname in LOOPBACK
-    if parts.scheme == "http" and not local and not sha256:
+    """The file at ``address``; refused where it comes without encryption and without a checksum, is too large, or is cut."""
+    scheme, host, path = parts(address)
+    shown = f"{scheme}://{host}{path}"  # no token
+    local = host in LOOPBACK
+    if scheme == "http" and not local and not sha256:
         raise Refused(shown, "it comes without encryption", "give an https address, or the SHA-256 of the model")
     own = [urllib.request.ProxyHandler({})] if local else []
     opener = urllib.request.build_opener(_OnlyEncrypted, *own)
-    request = urllib.request.Request(address, headers={"User-Agent": "xmodal-data-manager"})
     try:
+        request = urllib.request.Request(address, headers={"User-Agent": "xmodal-data-manager"})
         with opener.open(request, timeout=WAIT) as answer, file.open("wb") as handle:
-            expected = int(answer.headers.get("Content-Length") or 0)
-            shutil.copyfileobj(answer, handle, CHUNK)
+            copied(answer, handle, min(LARGEST_DOWNLOAD, shutil.disk_usage(file.parent).free), shown)
+    except InvalidURL:  # its text holds the address
+        raise Refused(shown, "it is no address, or leads to none", "check the address, or give a path") from None
     except urllib.error.HTTPError as error:
         raise Refused(shown, f"the server says {error.code} ({error.reason})", "check the address") from None
     except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
         raise Refused(
             shown, f"cannot be fetched ({getattr(error, 'reason', error)})", "check the address, or give a path"
         ) from None
-    if expected and file.stat().st_size != expected:
-        raise Refused(shown, f"only {file.stat().st_size} of {expected} bytes came", "run again")
+
+
+def parts(address: str) -> tuple[str, str, str]:
+    """Scheme, host and path. What is refused here is not repeated: a password may be anywhere in it."""
+    do = "give such as https://host/model.safetensors, or a path on this server"
+    try:
+        split = urlsplit(address)
+        host = split.hostname or ""
+    except ValueError:
+        raise Refused("address", "it cannot be read", do) from None
+    if "@" in split.netloc:
+        raise Refused(
+            "address", "it holds a name or a password", "give one without, or fetch the file and give its path"
+        )
+    if split.scheme not in ("https", "http") or not host:
+        raise Refused("address", "only https:// and http:// addresses are read", do)
+    return split.scheme, host, split.path
+
+
+def copied(answer: Any, handle: BinaryIO, most: int, shown: str) -> None:
+    """Write what comes; refused where the server announces or sends more than ``most`` bytes, or less than it announced."""
+    do = "check the address, make room on the disk, or give a path"
+    expected = int(answer.headers.get("Content-Length") or 0)
+    if expected > most:
+        raise Refused(shown, f"it has {expected / 1e9:.1f} GB, more than the {most / 1e9:.1f} GB that are taken", do)
+    came = 0
+    while chunk := answer.read(CHUNK):
+        came += len(chunk)
+        if came > most:
+            raise Refused(shown, f"it has more than the {most / 1e9:.1f} GB that are taken", do)
+        handle.write(chunk)
+    if expected and came != expected:
+        raise Refused(shown, f"only {came} of {expected} bytes came", "run again")
 
 
 def checked(model: Path, sha256: str, shown: str) -> dict[str, Any]:
@@ -176,6 +205,7 @@ def run(given: dict[str, Any], taken: set[str], folder: Path) -> dict[str, str]:
     value = identifier((given.get("id") or "").strip(), name, taken)
     sha256 = (given.get("sha256") or "").strip().lower()
     place = folder / value
+    shutil.rmtree(place, ignore_errors=True)  # of a job that was stopped and is run again in its folder
     place.mkdir(parents=True)
     try:
         take(given["source"], sha256, place)
