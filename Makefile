@@ -49,7 +49,8 @@ test-gpu: setup ## The suite's tests on a GPU; skipped, with the reason, where t
 test-galaxy: setup ## A real Galaxy: every tool, workflow, form and a click-through; the portal; Galaxy over Slurm
 	@scripts/setup-galaxy
 	@scripts/setup-planemo
-	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTEST) -q -rA --no-header -m galaxy
+	$(PYTEST) -q --no-header -m "not galaxy" tests/test_galaxy_jobs.py tests/test_galaxy_in_step.py tests/test_report_files.py
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTEST) -q -rA --no-header -m galaxy --durations=30
 
 test-all: test test-nfcore test-slurm test-galaxy test-containers ## test, and the heavy parts
 
