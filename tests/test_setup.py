@@ -150,3 +150,26 @@ def test_the_demo_clears_results_of_other_cells_and_keeps_its_own(tmp_path: Path
 def test_one_version_everywhere() -> None:
     assert f"version         = '{__version__}'" in (ROOT / "nextflow.config").read_text()
     assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("called", ["absolute", "relative"])
+def test_a_galaxy_that_runs_is_not_removed(tmp_path: Path, called: str) -> None:
+    for name in ("scripts/setup-galaxy", "tests/galaxy.lock"):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(ROOT / name, tmp_path / name)
+    program = tmp_path / ".galaxy/bin/python"
+    program.parent.mkdir(parents=True)
+    program.symlink_to("/bin/sleep")
+    command = [str(program) if called == "absolute" else ".galaxy/bin/python", "60"]
+    process = subprocess.Popen(command, cwd=tmp_path)
+    try:
+        ended = run([str(tmp_path / "scripts/setup-galaxy")], os.environ["PATH"])
+    finally:
+        process.kill()
+        process.wait()
+    assert ended.returncode == 0, ended.stderr
+    assert f"(process {process.pid})" in ended.stderr and "stop it first" in ended.stderr
+    assert program.is_symlink()
+    # With the process gone it goes on: the old one is removed, and there is no .venv to make the new one with.
+    assert run([str(tmp_path / "scripts/setup-galaxy")], os.environ["PATH"]).returncode != 0
+    assert not program.exists()
