@@ -1,4 +1,9 @@
-"""The judge of the Galaxy tools: does a tool's XML fit its command, the table of exceptions and the suite's conventions?"""
+"""The judge of the Galaxy tools: does a tool's XML fit its command, the table of exceptions and the suite's conventions?
+
+Its limits: every branch of a ``<command>`` counts as taken, so a chain that breaks in one branch only, or an option given
+in the wrong one, is left to the tools' own tests in a Galaxy.  Signs that join commands are looked for outside of single
+quotes; redirections, the order of files, and what Python in a directive computes are not judged.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ from typing import Any
 import click
 import yaml
 
+from helpers_tool_chain import device
 from helpers_tool_command import OPTION, Script
 from helpers_wrappers import (
     DATA,
@@ -35,6 +41,7 @@ from xmodal.commands import COMMANDS, Command
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = '--threads "\\${GALAXY_SLOTS:-1}"'
+ON_A_GPU = ("train", "predict")
 HARMLESS = ("string.ascii_letters", "string.ascii_lowercase", "string.digits")
 Differences = dict[str, dict[str, str]]  # option -> what of it is other -> how
 
@@ -115,7 +122,7 @@ def problems(name: str, xml: str, macros: str, command: click.Command, table: Ex
     table = table or exceptions()
     tool = Tool(name, expand(xml, macros), command)
     found = [*form(tool), *tests(tool), *outputs(tool), *calls(tool), *tool.script.problems, *texts(tool)]
-    found += options(tool, table)
+    found += [*options(tool, table), *gpu(tool)]
     return found + list(table.problems(of_params(tool), table.of(name, "differs")))
 
 
@@ -196,6 +203,18 @@ def calls(tool: Tool) -> Iterator[str]:
         yield from (f"{flag} is not given to xmodal {call.name}" for flag in needed if flag not in call.options)
         if THREADS not in call.text:
             yield f"the threads of xmodal {call.name} are not those of the job"
+
+
+def gpu(tool: Tool) -> Iterator[str]:
+    """Trainings and predictions may use one GPU where the administrator gives one; other tools say nothing of it."""
+    asked = {r.get("type", ""): (r.text or "").strip() for r in tool.root.findall("requirements/resource")}
+    right = {"cuda_device_count_min": "0", "cuda_device_count_max": "1"} if tool.name in ON_A_GPU else {}
+    if asked != right:
+        yield f"the macro may_use_a_gpu: the resources are {asked}, not {right}"
+    if tool.name in ON_A_GPU:
+        yield from device(_there(tool.root, "command").text or "")
+    elif "XMODAL_DEVICE" in tool.script.shell:
+        yield "@DEVICE@ is for the tools that may use a GPU"
 
 
 def texts(tool: Tool) -> Iterator[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
 
+from helpers_tool_chain import chain, definitions, values
 from helpers_wrappers import Param
 
 WORDS = "if|elif|else|end|for|set|echo|import|from|def|silent|while|try|except|unless"
@@ -58,11 +59,14 @@ class Script:
         self._loops: list[dict[str, list[str]]] = []
         self._call: Call | None = None
         self._quote = ""
-        for piece in DIRECTIVE.split(COMMENT.sub("", text)):
+        pieces = DIRECTIVE.split(COMMENT.sub("", text))
+        for piece in pieces:
             if DIRECTIVE.fullmatch(piece):
                 self._direct(piece.strip().rstrip("#").strip())
             else:
                 self._run(piece)
+        directives = (piece.strip() for piece in pieces if DIRECTIVE.fullmatch(piece))
+        self.problems += [*chain(self.shell), *values(directives), *definitions(text)]
         if "$harmless(" in text and "#def harmless" not in text:
             self.problems.append("$harmless is not defined: @NAMES@ is missing")
         if self._quote:

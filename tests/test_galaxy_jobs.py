@@ -21,6 +21,7 @@ IMAGES: dict[str, str] = yaml.safe_load((ROOT / "containers/images.yml").read_te
 MEMORY: dict[str, dict[str, float]] = yaml.safe_load((PORTAL / "memory.yml").read_text())
 SHED = "toolshed.g2.bx.psu.edu/repos/someone/{0}/{0}/0.1.0+galaxy0"
 GPU = {"GPU_AVAILABLE": "1", "XMODAL_DEVICE": "cuda"}  # a container sees nothing of what an environment sets
+MODELS = "/data/xmodal_models"  # of the data table; a container has no folder of the server but Galaxy's own
 CASES = [
     ("xmodal_check", 0.1),
     ("xmodal_train", 0.5),
@@ -45,6 +46,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("decide")
     destinations = yaml.safe_load(DESTINATIONS.read_text())
     gpu = destinations["destinations"].pop("slurm_gpu")
+    gpu["params"] |= destinations["destinations"]["_slurm"]["params"]
     (folder / "tpv_destinations.yml").write_text(yaml.safe_dump(destinations))
     for path in (RULES, PORTAL / "job_conf.slurm.yml"):
         shutil.copy(path, folder)
@@ -119,6 +121,10 @@ def test_containers_get_the_image_the_gpu_and_the_variable(answers: Any) -> None
     assert f" {IMAGES['gpu']} " in made["gpu"] and "--gpus all" in made["gpu"]
     assert all(f'"{name}={value}"' in made["gpu"] for name, value in GPU.items())
     assert all("--net none" in made[name] for name in ("container", "gpu"))
+    assert all(
+        "/job/working:/job/working:rw" in made[name] and f"{MODELS}:{MODELS}:ro" in made[name]
+        for name in ("container", "gpu")
+    )
 
 
 def test_singularity_on_a_node_with_a_gpu(answers: Any) -> None:
@@ -126,6 +132,7 @@ def test_singularity_on_a_node_with_a_gpu(answers: Any) -> None:
     command = answers["containers"]["singularity"]
     assert f"docker://{IMAGES['gpu']}" in command and "--nv" in command
     assert all(re.search(f'{name}="?{value}', command) for name, value in GPU.items())
+    assert "/job/working" in command and f"{MODELS}:{MODELS}:ro" in command
 
 
 def test_images_are_those_of_this_version() -> None:
@@ -150,4 +157,4 @@ def test_other_configurations_name_only_what_they_have(name: str) -> None:
     assert {environment["runner"] for environment in environments.values()} <= set(conf["runners"])
     for tool in conf.get("tools", []):
         assert tool["environment"] in environments
-        assert tool["id"] in {*TOOL_IDS, "__DATA_FETCH__", "upload1"}
+        assert tool["id"] in {*TOOL_IDS, "__DATA_FETCH__", "upload1", "data_manager_xmodal_models"}
