@@ -28,8 +28,8 @@ DEVICES: dict[tuple[str | None, str | None], str] = {
     ("auto", "1"): "auto",
 }
 DEVICE = re.compile(r'\bcase "\\\$\{XMODAL_DEVICE[^&]*\besac\s*&&')
-# The only places in which something other than && joins two commands: @DEVICE@, and the end of a job without files.
-INTENDED = ((DEVICE, ""), (re.compile(r">&2 && exit 3;"), ">&2 &&"))
+# The only places in which something other than && joins two commands: @DEVICE@, and the end of a job that cannot be done.
+INTENDED = ((DEVICE, ""), (re.compile(r">&2 && exit [23];"), ">&2 &&"))
 KNOWN = "xmodal|ln|mkdir|mv|echo"
 FIRST = re.compile(rf"(?:{KNOWN}) ")
 LATER = re.compile(rf"\n\s*((?:{KNOWN}) \S+)")
