@@ -85,7 +85,9 @@ def test_a_workflow_passes_its_tests(galaxy_server: Galaxy, folder: Path) -> Non
 def test_a_form_asks_for_nothing_but_the_inputs(galaxy_server: Galaxy) -> None:
     """Where a step lacks a value Galaxy warns of changed tools, and shows every step's form instead of the few inputs."""
     key = contents.user_key(galaxy_server, "forms@example.org", "forms", "a password of 9 words")
-    names = contents.publish_workflows(galaxy_server, key, GALAXY_TOOLS / "workflows", galaxy_server.folder / "workflows.json")
+    names = contents.publish_workflows(
+        galaxy_server, key, GALAXY_TOOLS / "workflows", galaxy_server.folder / "workflows.json"
+    )
     history = galaxy_server.post("histories", {"name": "forms"}, key)["id"]
     forms = {}
     for workflow in json.loads(galaxy_server.read("workflows", key=key)):

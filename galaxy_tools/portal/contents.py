@@ -36,24 +36,24 @@ def publish_workflows(server: Server, key: str, folder: Path, record: Path) -> l
     record: the file that says what was imported.
     """
     before: dict[str, list[str]] = json.loads(record.read_text()) if record.exists() else {}
-    now = {}
+    now: dict[str, list[str]] = {}
     for path in sorted(folder.glob("*/*.gxwf.yml")):
         text = path.read_text()
         digest = hashlib.sha256(text.encode()).hexdigest()
-        old, number = before.get(path.name, ["", ""])
+        old, number, name = before.get(path.name, ["", "", ""])
         if old != digest:
             content = {
                 "workflow": {"class": "GalaxyWorkflow", "yaml_content": text},
                 "publish": True,
                 "importable": True,
             }
-            made = server.post("workflows", content, key)["id"]
+            made = server.post("workflows", content, key)
             if number:
                 server.read(f"workflows/{number}", key=key, method="DELETE")
-            number = made
-        now[path.name] = [digest, number]
+            number, name = made["id"], made["name"]
+        now[path.name] = [digest, number, name]
         record.write_text(json.dumps(now | {k: v for k, v in before.items() if k not in now}))
-    return list(now)
+    return [name for _, _, name in now.values()]
 
 
 def has_example(server: Server, key: str) -> bool:
