@@ -122,16 +122,16 @@ class Server:
         self.url = f"http://{LOOPBACK if self.host == '0.0.0.0' else self.host}:{port}"
         web = self._launch("web", "galaxy-web", "-c", "galaxy.yml", "-b", f"{self.host}:{port}")
         until = time.monotonic() + START_SECONDS
-        worker = ["--pool", "threads", "--concurrency", "2", "-Q", QUEUES]
+        worker = ["celery", "--app", "galaxy.celery", "worker", "--pool", "threads", "--concurrency", "2", "-Q", QUEUES]
         while not self._answers():
             if web.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"Galaxy did not start:\n{self.log()}")
             # Beside the web process, but not before the database is there: both would create its tables.
             if len(self.started) == 1 and self._has_tables():
-                self._launch("celery", "celery", "--app", "galaxy.celery", "worker", *worker)
+                self._launch("celery", *worker)
             self.pause(0.2)
         if len(self.started) == 1:
-            self._launch("celery", "celery", "--app", "galaxy.celery", "worker", *worker)
+            self._launch("celery", *worker)
 
     def _has_tables(self) -> bool:
         """Whether the database is as Galaxy leaves it when it has made it: with the mark of its version."""
@@ -188,12 +188,10 @@ class Server:
         key: str = "",
         method: str | None = None,
         kind: str = "application/json",
-        headers: Mapping[str, str] | None = None,
     ) -> bytes:
         """The bytes of ``/api/PATH``, after ``sent`` of the content type ``kind``; HTTPError where Galaxy refuses."""
-        sending = {"Content-Type": kind} if sent is not None else {}
-        given = dict(headers or {"x-api-key": key or self.key}) | sending
-        request = urllib.request.Request(f"{self.url}/api/{path}", data=sent, headers=given, method=method)
+        headers = {"x-api-key": key or self.key} | ({"Content-Type": kind} if sent is not None else {})
+        request = urllib.request.Request(f"{self.url}/api/{path}", data=sent, headers=headers, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
             content: bytes = answer.read()
         return content
