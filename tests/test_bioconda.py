@@ -23,7 +23,7 @@ from xmodal import __version__
 FOLDER = ROOT / "containers/bioconda"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # PyPI's name to conda-forge's; all others are the same. matplotlib-base is matplotlib without a window system.
-CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base", "igraph": "python-igraph"}
 
 
 def rendered(text: str | None = None) -> dict[str, Any]:

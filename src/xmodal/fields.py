@@ -18,6 +18,14 @@ COVERAGE = "xmodal_coverage"  # var of a prediction: share of validation cells w
 TRUST = "xmodal_trust"  # var of a prediction: what that amounts to, in a word
 OF_FEATURES = (RELIABILITY, RELIABILITY_LOW, RELIABILITY_HIGH, COVERAGE, TRUST)
 
+EMBEDDING = "X_xmodal"  # obsm: the joint embedding; X_xmodal_MODALITY: that of a modality alone
+UMAP = "X_umap"  # obsm: as every viewer calls it
+CLUSTER = "xmodal_cluster"  # obs: Leiden cluster of the joint embedding
+WEIGHT = "xmodal_weight"  # obs, with _MODALITY behind: share of the modality in the cell's embedding
+IMPUTED = "xmodal_imputed"  # layer: denoised values
+EMBEDDING_ABOUT, IMPUTED_ABOUT = "xmodal_embedding", "xmodal_imputation"  # uns: provenance of these
+BATCH_CODE, REFERENCE = "batch", "reference"  # extra of cells in memory
+
 RNA, ATAC, PROTEIN = "rna", "atac", "protein"
 GENE_ID = "gene_id"  # var of rna: Ensembl id, where known
 CHROM, START, END = "chrom", "start", "end"  # var of atac; 0-based, half-open
@@ -35,6 +43,7 @@ UNITS = {
 }
 
 PREPARED_SCHEMA = "xmodal-prepared/1"
+EMBEDDING_SCHEMA, IMPUTED_SCHEMA = "xmodal-embedding/1", "xmodal-imputed/1"
 CHECKPOINT_FORMAT = 1
 CHECKPOINT_FILE = "model.safetensors"
 STATE_FILE = "state.safetensors"

@@ -55,6 +55,13 @@ from xmodal.errors import ModelRefused, NotApplicable, SettingRefused
     help="Keep the state after the first epoch that ends SECONDS after the last was kept; 0: after each [default: as "
     "often as costs a 20th of the time].",
 )
+@click.option(
+    "--batch-key",
+    default=None,
+    metavar="COLUMN",
+    help="obs column of the technical batch, for models that take it out of their embedding [default: the samples, where "
+    "there are several].",
+)
 @click.option("--gene-table", type=READABLE, help="Gene positions (GTF, BED or TSV) for peak-gene links by distance.")
 @click.option("--links", type=READABLE, help="Peak-gene links as a TSV with columns gene, peak[, weight].")
 @common
@@ -68,6 +75,7 @@ def command(
     resume_from: Path | None,
     state_dir: Path | None,
     save_every: float | None,
+    batch_key: str | None,
     gene_table: Path | None,
     links: Path | None,
     threads: int,
@@ -100,6 +108,7 @@ def command(
         state_dir=state_dir,
         fallback=fallback,
         trial=trial,
+        batch_key=batch_key,
     )
     chosen = devices.choose(device, threads, seed)
     try:

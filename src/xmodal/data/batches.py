@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from xmodal import fields
 from xmodal.data.transforms import to_scale
 
 if TYPE_CHECKING:
@@ -28,13 +29,15 @@ class Batch:
 
     Per modality: raw ``counts`` and ``values`` on its scale, (cells, features); ``depth`` and ``present``, (cells,).
 
-    Cells that lack a modality have zero rows there and ``present`` False: a missing modality is normal input.
+    Cells that lack a modality have zero rows there and ``present`` False: a missing modality is normal input.  ``extra``: what
+    the vocabulary asks for besides, see :class:`Cells`.
     """
 
     counts: dict[str, Tensor]
     values: dict[str, Tensor]
     depth: dict[str, Tensor]
     present: dict[str, Tensor]
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.present.values())))
@@ -43,7 +46,7 @@ class Batch:
         def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {k: _moved(v, device) for k, v in tensors.items()}
 
-        return Batch(move(self.counts), move(self.values), move(self.depth), move(self.present))
+        return Batch(*map(move, (self.counts, self.values, self.depth, self.present, self.extra)))
 
     def rows(self, index: Tensor | slice) -> Batch:
         """The cells ``index`` of this batch."""
@@ -51,7 +54,7 @@ class Batch:
         def take(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {k: v[index] for k, v in tensors.items()}
 
-        return Batch(take(self.counts), take(self.values), take(self.depth), take(self.present))
+        return Batch(*map(take, (self.counts, self.values, self.depth, self.present, self.extra)))
 
     def only(self, name: str) -> Batch:
         """The same cells as if only modality ``name`` had been measured."""
@@ -60,13 +63,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells in the vocabulary's features.  ``counts[m]``: CSR (cells, features); ``depth[m]``, ``present[m]``: (cells,)."""
+    """Cells in the vocabulary's features.  ``counts[m]``: CSR (cells, features); ``depth[m]``, ``present[m]``: (cells,).
+
+    ``extra``, where the vocabulary asks for it: ``batch``, codes (cells,), -1 for a batch that it does not know;
+    ``reference``, (cells, width), rows of nan for cells without.
+    """
 
     vocabulary: Vocabulary
     names: npt.NDArray[np.str_]
     counts: dict[str, sp.csr_matrix]
     depth: dict[str, npt.NDArray[np.float32]]
     present: dict[str, npt.NDArray[np.bool_]]
+    extra: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -78,6 +86,7 @@ class Cells:
             {m: x[rows] for m, x in self.counts.items()},
             {m: d[rows] for m, d in self.depth.items()},
             {m: p[rows] for m, p in self.present.items()},
+            {k: a[rows] for k, a in self.extra.items()},
         )
 
     def having(self, *modalities: str) -> Cells:
@@ -107,7 +116,8 @@ class Cells:
             d, p = self.depth[m][rows], self.present[m][rows]
             v = to_scale(x, d, self.vocabulary[m].scale)
             counts[m], values[m], depth[m], present[m] = (torch.from_numpy(_padded(a, size)) for a in (x, v, d, p))
-        return Batch(counts, values, depth, present)
+        extra = {k: torch.from_numpy(_padded(a[rows], size)) for k, a in self.extra.items()}
+        return Batch(counts, values, depth, present, extra)
 
     def minibatches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """All cells once, shuffled by ``generator`` where given; a last batch of one cell is left out when shuffling."""
@@ -129,6 +139,7 @@ def joined(first: Cells, second: Cells) -> Cells:
         {m: sp.vstack([first.counts[m], second.counts[m]]).tocsr() for m in first.counts},
         {m: np.concatenate([first.depth[m], second.depth[m]]) for m in first.depth},
         {m: np.concatenate([first.present[m], second.present[m]]) for m in first.present},
+        {k: np.concatenate([first.extra[k], second.extra[k]]) for k in first.extra},
     )
 
 
@@ -152,7 +163,44 @@ def cells_of(mdata: MuData, vocabulary: Vocabulary) -> Cells:
     from xmodal.data.alignment import align
 
     aligned = {m: align(adata, vocabulary[m])[:2] for m, adata in mdata.mod.items() if m in vocabulary.modalities}
-    return spread(vocabulary, mdata.obs_names.to_numpy(str), {m: mdata.mod[m].obs_names for m in aligned}, aligned)
+    names = mdata.obs_names.to_numpy(str)
+    return replace(
+        spread(vocabulary, names, {m: mdata.mod[m].obs_names for m in aligned}, aligned),
+        extra=extra_of(mdata, vocabulary),
+    )
+
+
+def extra_of(mdata: MuData, vocabulary: Vocabulary) -> dict[str, npt.NDArray[Any]]:
+    """What the vocabulary asks of cells besides their counts, in the order of ``mdata.obs_names``.
+
+    An obs column or obsm that is not there gives -1 and nan: whether that will do is for the model to say.
+    """
+    extra: dict[str, npt.NDArray[Any]] = {}
+    if vocabulary.batches is not None:
+        code = {value: i for i, value in enumerate(vocabulary.batches.values)}
+        column = mdata.obs.get(vocabulary.batches.key)
+        codes = [-1] * mdata.n_obs if column is None else [code.get(str(value), -1) for value in column]
+        extra[fields.BATCH_CODE] = np.array(codes, np.int64)
+    if vocabulary.reference is not None:
+        found = np.full((mdata.n_obs, vocabulary.reference.width), np.nan, np.float32)
+        given = reference_of(mdata, vocabulary.reference.key)
+        if given is not None:
+            found[:] = given
+        extra[fields.REFERENCE] = found
+    return extra
+
+
+def reference_of(mdata: MuData, key: str) -> npt.NDArray[np.float32] | None:
+    """``obsm[key]`` of the file or of the modality that has it, (cells, width), nan for cells without; None: nowhere."""
+    if key in mdata.obsm and key not in mdata.mod:
+        return np.asarray(mdata.obsm[key], np.float32)
+    for adata in mdata.mod.values():
+        if key in adata.obsm:
+            values = np.asarray(adata.obsm[key], np.float32)
+            out = np.full((mdata.n_obs, values.shape[1]), np.nan, np.float32)
+            out[mdata.obs_names.get_indexer(adata.obs_names)] = values
+            return out
+    return None
 
 
 def spread(

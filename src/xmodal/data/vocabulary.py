@@ -68,11 +68,35 @@ class Modality:
 
 
 @dataclass(frozen=True)
+class Batches:
+    """The technical batches of the training cells: the obs column ``key`` and its values, in the order of their codes."""
+
+    key: str
+    values: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An embedding that cells bring along, ``obsm[key]``, (cells, width)."""
+
+    key: str
+    width: int
+
+
+@dataclass(frozen=True)
 class Vocabulary:
-    """Modalities by name, and the gene-activity links between peaks and genes, (peaks, genes), where known."""
+    """Modalities by name, and the gene-activity links between peaks and genes, (peaks, genes), where known.
+
+    ``batches`` and ``reference``: what a model takes of its cells besides, where it asks for it.
+    """
 
     modalities: dict[str, Modality]
     links: sp.csr_matrix | None = field(default=None, compare=False)
+    batches: Batches | None = None
+    reference: Reference | None = None
 
     def __getitem__(self, name: str) -> Modality:
         return self.modalities[name]
@@ -82,7 +106,13 @@ class Vocabulary:
 
     def to_json(self) -> dict[str, Any]:
         """JSON object; the links travel as tensors (:meth:`link_tensors`) since they may be millions."""
+        beside: dict[str, Any] = {}  # only where there is any: other checkpoints keep their bytes
+        if self.batches is not None:
+            beside["batches"] = {"key": self.batches.key, "values": list(self.batches.values)}
+        if self.reference is not None:
+            beside["reference"] = {"key": self.reference.key, "width": self.reference.width}
         return {
+            **beside,
             "modalities": [
                 {
                     "name": m.name,
@@ -93,7 +123,7 @@ class Vocabulary:
                     "gene_ids": list(m.gene_ids) if m.gene_ids else None,
                 }
                 for m in self.modalities.values()
-            ]
+            ],
         }
 
     def link_tensors(self) -> dict[str, npt.NDArray[Any]]:
@@ -125,10 +155,22 @@ class Vocabulary:
             links = sp.csr_matrix(
                 (tensors["links.weight"], (tensors["links.peak"], tensors["links.gene"])), shape=shape
             )
-        return cls(modalities, links)
+        batches, reference = content.get("batches"), content.get("reference")
+        return cls(
+            modalities,
+            links,
+            Batches(batches["key"], tuple(batches["values"])) if batches else None,
+            Reference(reference["key"], reference["width"]) if reference else None,
+        )
 
     @classmethod
-    def from_prepared(cls, mdata: MuData, links: sp.csr_matrix | None = None) -> Vocabulary:
+    def from_prepared(
+        cls,
+        mdata: MuData,
+        links: sp.csr_matrix | None = None,
+        batches: Batches | None = None,
+        reference: Reference | None = None,
+    ) -> Vocabulary:
         """The vocabulary of a prepared file: every modality, all its features, in the file's order."""
         described = prepared_settings(mdata)["modalities"]
         modalities = {}
@@ -147,7 +189,7 @@ class Vocabulary:
                 tuple(ids) if ids is not None else None,
                 about.get("genome"),
             )
-        return cls(modalities, links)
+        return cls(modalities, links, batches, reference)
 
 
 def prepared_settings(mdata: MuData, where: str = "") -> dict[str, Any]:

@@ -62,6 +62,7 @@ class TrainRequest:
     state_dir: Path | None = None
     fallback: str | None = None
     trial: bool = False
+    batch_key: str | None = None
 
     def asked(self) -> dict[str, Any]:
         """What a trial was: enough to train the winner of a sweep again, on more cells."""
@@ -124,7 +125,12 @@ def _job(path: Path, request: TrainRequest, model_class: type[CrossModalModel], 
     mdata = io.read_cells(path)
     about = _checked(mdata, path)
     warnings: list[str] = []
-    vocabulary = Vocabulary.from_prepared(mdata, peak_gene_links(mdata, request, warnings))
+    vocabulary = Vocabulary.from_prepared(
+        mdata,
+        peak_gene_links(mdata, request, warnings),
+        training_cells.batches_of(mdata, model_class, request.batch_key, warnings),
+        training_cells.reference_of(mdata, model_class, settings, path),
+    )
     cells = cells_of(mdata, vocabulary)
     train, valid, split = training_cells.split(mdata, cells, about, seed=request.seed, trial=request.trial)
     if request.fallback is not None and (
@@ -224,6 +230,7 @@ def run_digest(model: CrossModalModel, seed: int, cells: tuple[Cells, Cells], de
                 part.depth[m],
                 part.present[m],
             ]
+        arrays += [part.extra[k] for k in sorted(part.extra)]
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

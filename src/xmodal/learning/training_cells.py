@@ -11,16 +11,19 @@ import numpy as np
 from xmodal import fields, registry
 from xmodal.data import splits
 from xmodal.data.batches import Cells, joined
+from xmodal.data.batches import reference_of as obsm_of
+from xmodal.data.vocabulary import Batches, Reference
 from xmodal.errors import InputRefused, ModelRefused, NotApplicable
 from xmodal.models.base import GradientSettings
 
 if TYPE_CHECKING:
     from mudata import MuData
 
-    from xmodal.models.base import CrossModalModel
+    from xmodal.models.base import CrossModalModel, ModelSettings
 
 log = logging.getLogger(__name__)
 ENOUGH_TO_JUDGE = 2
+MOST_BATCHES = 1_000
 
 
 def split(
@@ -43,6 +46,62 @@ def split(
     ):  # else somebody changed the column since
         facts = {**facts, **{k: v for k, v in recorded.items() if k not in (fields.TRAIN, fields.VALID, fields.TEST)}}
     return cells.subset(np.flatnonzero(text == fields.TRAIN)), cells.subset(np.flatnonzero(text == fields.VALID)), facts
+
+
+def batches_of(
+    mdata: MuData, model_class: type[CrossModalModel], key: str | None, warnings: list[str]
+) -> Batches | None:
+    """The technical batches of the cells that are not test cells; None, and why, where there is nothing to take out.
+
+    ``key``: the obs column asked for; without it the samples are the batches, where there are several.
+    """
+    if not model_class.takes_batches:
+        if key is not None:
+            warnings.append(f"--batch-key {key} is not used: model '{model_class.name}' takes no batches out")
+            log.warning(warnings[-1])
+        return None
+    if key is not None and key not in mdata.obs:
+        raise InputRefused(
+            f"obs has no column '{key}'", where="--batch-key", do=splits.near(key, list(mdata.obs.columns))
+        )
+    column = mdata.obs.get(key or fields.SAMPLE)
+    if column is None:
+        return None
+    if fields.SPLIT in mdata.obs:
+        column = column[(mdata.obs[fields.SPLIT].astype(str) != fields.TEST).to_numpy()]
+    values = tuple(sorted({str(v) for v in column.dropna()}))
+    if len(values) < 2:
+        if key is not None:
+            warnings.append(f"--batch-key {key}: the training cells are of one batch, so there is none to take out")
+            log.warning(warnings[-1])
+        return None
+    if len(values) > MOST_BATCHES:
+        raise InputRefused(
+            f"obs['{key or fields.SAMPLE}'] has {len(values)} values; more than {MOST_BATCHES} are no batches",
+            where="--batch-key",
+            do="name the column of the technical batch (plate, lane, donor, ...)",
+        )
+    return Batches(key or fields.SAMPLE, values)
+
+
+def reference_of(
+    mdata: MuData, model_class: type[CrossModalModel], settings: ModelSettings, path: Path
+) -> Reference | None:
+    """The obsm that the settings name as reference; refused where no cell has it."""
+    key = model_class.reference_key(settings)
+    if key is None:
+        return None
+    values = obsm_of(mdata, key)
+    if values is None or values.ndim != 2 or not np.isfinite(values).all(1).any():
+        known = sorted(
+            {*(k for k in mdata.obsm if k not in mdata.mod), *(k for a in mdata.mod.values() for k in a.obsm)}
+        )
+        raise InputRefused(
+            f"there is no embedding obsm['{key}']",
+            where=str(path),
+            do=f"it has {', '.join(known)}" if known else "leave --set reference out: the model then makes its own",
+        )
+    return Reference(key, values.shape[1])
 
 
 def with_pairs(train: Cells, valid: Cells, seed: int, warnings: list[str]) -> tuple[Cells, Cells]:

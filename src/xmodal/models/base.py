@@ -62,6 +62,7 @@ class CrossModalModel(nn.Module):
     source: ClassVar[str]  # the paper or method it implements
     Settings: ClassVar[type[ModelSettings]]
     has_latent: ClassVar[bool] = False
+    takes_batches: ClassVar[bool] = False  # does it take technical batches out of its latent?
     min_cells: ClassVar[int] = 2  # paired training cells below which fitting makes no sense
     min_pairs: ClassVar[int] = 2  # paired training cells below which one direction is not learned
 
@@ -74,6 +75,11 @@ class CrossModalModel(nn.Module):
     def build(cls, settings: ModelSettings, vocabulary: Vocabulary) -> Self:
         """The untrained model."""
         return cls(settings, vocabulary)
+
+    @classmethod
+    def reference_key(cls, settings: ModelSettings) -> str | None:
+        """The obsm key of an embedding that cells must bring along, where the settings ask for one."""
+        return None
 
     def directions(self) -> list[tuple[str, str]]:
         """The pairs (source, target) this model predicts."""
@@ -119,8 +125,17 @@ class CrossModalModel(nn.Module):
         return held, np.concatenate(chunks) if chunks else np.zeros((0, len(self.vocabulary[target])), np.float32)
 
     def embed(self, batch: Batch) -> Tensor:
-        """Joint latent of the modalities that are present, (cells, latent)."""
+        """Joint latent of the modalities that are present, (cells, latent); a cell without any gets zeros."""
         raise NotApplicable(f"model '{self.name}' has no latent space; models that have one: see `xmodal models`")
+
+    def weights(self, batch: Batch) -> Tensor:
+        """Share of each modality in the embedding, (cells, modalities); sums to one over those that are present."""
+        there = torch.stack([batch.present[m] for m in self.vocabulary], 1).float()
+        return there / there.sum(1, keepdim=True).clamp(min=1)
+
+    def impute(self, batch: Batch, modality: str) -> Tensor:
+        """Denoised values of ``modality``, from all that is present, on its scale, (cells, features of the modality)."""
+        raise NotApplicable(f"model '{self.name}' does not impute; models that do: see `xmodal models`")
 
     def predict(self, batch: Batch, source: str, target: str) -> Tensor:
         """Prediction of ``target`` from ``source`` on the target's scale, (cells, features of target)."""

@@ -195,6 +195,11 @@ class CrossMP(CrossModalModel):
                 count = count + has
         return total / count.clamp(min=1)
 
+    def impute(self, batch: Batch, modality: str) -> Tensor:
+        head, outputs = self.heads[modality], self.decoders[modality](self.embed(batch))
+        expected: Tensor = head.expected(outputs, plain=not self.settings.calibrate)  # type: ignore[operator]
+        return expected
+
     def predict(self, batch: Batch, source: str, target: str) -> Tensor:
         out = self._uncalibrated(batch, source, target)
         if self.vocabulary[target].scale == fields.BINARY:
