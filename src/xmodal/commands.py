@@ -27,6 +27,8 @@ COMMANDS = (
     Command("predict", "Predict the modality that was not measured.", True, True),
     Command("merge", "Join predictions of row ranges into one file.", True, False, "Galaxy never shards"),
     Command("markers", "Find the features that mark each group of cells.", True, True),
+    Command("embed", "Embed cells with any of the modalities together, and cluster them.", True, True),
+    Command("impute", "Write denoised values of what was measured.", True, True),
     Command("evaluate", "Score predictions against the truth and against controls.", True, True),
     Command(
         "select", "Choose the best trial of a sweep by its validation cells.", True, False, "Galaxy trains one model"

@@ -8,9 +8,8 @@ import click
 from click.core import ParameterSource
 
 from xmodal.cli.options import FOLDER, HELP, READABLE, WRITABLE, common
+from xmodal.data.new_cells_settings import MIN_COVERAGE
 from xmodal.errors import UsageRefused
-
-DEFAULT_COVERAGE = 0.5
 
 
 def parse_pair(option: str, text: str | None, separator: str, form: str) -> tuple[int, int] | None:
@@ -46,7 +45,7 @@ def parse_pair(option: str, text: str | None, separator: str, form: str) -> tupl
 @click.option(
     "--min-coverage",
     type=click.FloatRange(0, 1),
-    default=DEFAULT_COVERAGE,
+    default=MIN_COVERAGE,
     show_default=True,
     help="Share of the checkpoint's features that the input must have.",
 )

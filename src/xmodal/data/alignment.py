@@ -10,6 +10,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from xmodal import fields
+from xmodal.data.new_cells_settings import MIN_COVERAGE as MIN_COVERAGE
 from xmodal.errors import InputRefused
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from xmodal.data.vocabulary import Modality
 
-MIN_COVERAGE = 0.5  # below half of the features a model sees a different experiment, not a noisier one
 SHOWN = 5
 
 
