@@ -71,14 +71,14 @@ def values_of(name: str) -> dict[str, tuple[str, ...]]:
     """Values of options that click takes as free text or number, but the command does not (of NAME=KIND the kinds)."""
     from xmodal.fields import LIKELIHOODS
     from xmodal.learning.uncertainty import LEVELS
-    from xmodal.scores.evaluation_settings import CONTROLS
+    from xmodal.scores.evaluation_settings import COMPARATORS, CONTROLS
 
     known: dict[str, dict[str, tuple[str, ...]]] = {
         "check": {"--likelihood": LIKELIHOODS},
         "prepare": {"--likelihood": LIKELIHOODS},
         "train": {"--model": own_models(), "--fallback": own_models()},
         "predict": {"--interval": tuple(f"{level:g}" for level in (*LEVELS, 0))},
-        "evaluate": {"--controls": CONTROLS},
+        "evaluate": {"--controls": CONTROLS, "--comparators": COMPARATORS},
     }
     return known.get(name, {})
 

@@ -1,4 +1,4 @@
-"""``xmodal evaluate``: score predictions against the truth and against controls."""
+"""``xmodal evaluate``: score predictions against the truth and controls, or an embedding against plain ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from xmodal.cli import options
-from xmodal.scores.evaluation_settings import EvaluationSettings
+from xmodal.errors import NotApplicable, UsageRefused
+from xmodal.scores.evaluation_settings import OF_EMBEDDINGS, OF_PREDICTIONS, EvaluationSettings
 
 
 def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
@@ -31,35 +32,62 @@ def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     "--prediction",
     "predictions",
     multiple=True,
-    required=True,
     metavar="MODALITY=FILE",
     callback=_pairs,
     help="A prediction (.h5ad) of MODALITY; may be given once for each modality.",
 )
+@click.option(
+    "--embedding",
+    type=options.READABLE,
+    help="In place of predictions: the joint embedding (.h5mu or .h5ad) that `xmodal embed` wrote.",
+)
 @click.option("--output-dir", type=options.FOLDER, required=True, help="Folder for the scores, tables and pictures.")
-@click.option("--checkpoint", type=options.READABLE, help="Refuse predictions that another checkpoint made.")
-@click.option("--no-controls", is_flag=True, help="The same as --controls ''.")
+@click.option("--checkpoint", type=options.READABLE, help="Refuse what another checkpoint made.")
+@click.option("--no-controls", is_flag=True, help="The same as --controls '' and --comparators ''.")
 @options.from_settings(EvaluationSettings)
 @options.common
 def command(
-    truth: Path, predictions: dict[str, Path], output_dir: Path, settings: EvaluationSettings, **rest: Any
+    truth: Path,
+    predictions: dict[str, Path],
+    embedding: Path | None,
+    output_dir: Path,
+    settings: EvaluationSettings,
+    **rest: Any,
 ) -> None:
-    """Score predictions of cells in TRUTH (a prepared .h5mu) against what was measured and against controls.
+    """Score predictions of cells in TRUTH (a prepared .h5mu) against what was measured and against controls, or a joint
+    embedding of them against plain ones (--embedding).
 
-    The controls (mean, depth, linear) are fitted to the training cells of TRUTH.  Writes metrics.json, scores.tsv,
-    features.tsv, umap.tsv and pictures.
+    The controls (mean, depth, linear) and the plain embeddings are fitted to the training cells of TRUTH.  Writes
+    metrics.json, scores.tsv and pictures; of predictions also features.tsv and umap.tsv.
     """
+    from xmodal import outputs
+
+    if bool(predictions) == (embedding is not None):
+        raise UsageRefused("give either --prediction or --embedding")
+    if embedding is None:
+        settings.refuse_those_of("embedding", OF_EMBEDDINGS)
+        settings.control_names()
+    else:
+        settings.refuse_those_of("prediction", OF_PREDICTIONS)
+        settings.comparator_names()
+    if rest["no_controls"]:
+        settings = settings.model_copy(update={"controls": "", "comparators": ""})
+    outputs.refuse_existing(output_dir, rest["overwrite"])
+    if embedding is None:
+        _predictions(truth, predictions, output_dir, settings, rest)
+    else:
+        _embedding(truth, embedding, output_dir, settings, rest)
+
+
+def _predictions(
+    truth: Path, predictions: dict[str, Path], output_dir: Path, settings: EvaluationSettings, rest: dict[str, Any]
+) -> None:
     import time
 
-    from xmodal import outputs
     from xmodal.data import io
     from xmodal.scores import evaluation, evaluation_files
 
     start = time.monotonic()
-    settings.control_names()
-    if rest["no_controls"]:
-        settings = settings.model_copy(update={"controls": ""})
-    outputs.refuse_existing(output_dir, rest["overwrite"])
     files = {name: (str(path), evaluation.read_prediction(path)) for name, path in predictions.items()}
     if rest["checkpoint"] is not None:
         evaluation.require_checkpoint(rest["checkpoint"], files)
@@ -71,3 +99,9 @@ def command(
     evaluation_files.write(output_dir, targets, content, rest["overwrite"])
     for line in evaluation_files.summary(content):
         click.echo(line)
+
+
+def _embedding(
+    truth: Path, embedding: Path, output_dir: Path, settings: EvaluationSettings, rest: dict[str, Any]
+) -> None:
+    raise NotApplicable("embeddings cannot be scored yet")

@@ -35,6 +35,16 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     metavar="NAME=DIR",
     help="A sample's name and the folder that predict --overview wrote; repeatable.",
 )
+@click.option(
+    "--embedding",
+    "embeddings",
+    type=FOLDER,
+    multiple=True,
+    help="Folder that embed --overview wrote, named like the sample; repeatable.",
+)
+@click.option(
+    "--markers", type=FOLDER, multiple=True, help="Folder that markers wrote, named like the sample; repeatable."
+)
 @click.option("--selection", type=FOLDER, help="Folder that select wrote: the trials of a sweep.")
 @click.option("--output", type=options.WRITABLE, required=True, help="The HTML file (.html or .htm).")
 @click.option(

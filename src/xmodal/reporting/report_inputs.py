@@ -66,6 +66,8 @@ class Given:
     predictions: Sequence[tuple[str, Path]] = ()
     overviews: Sequence[tuple[str, Path]] = ()
     selection: Path | None = None
+    embeddings: Sequence[Path] = ()
+    markers: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
