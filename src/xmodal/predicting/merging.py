@@ -12,7 +12,8 @@ import numpy as np
 from xmodal import fields
 from xmodal.errors import InputRefused
 from xmodal.predicting import streaming, top
-from xmodal.predicting.prediction import BATCH, SCHEMA, summary
+from xmodal.predicting.measured import PREDICTION_SCHEMA
+from xmodal.predicting.prediction import BATCH, summary
 
 SAME = ("model", "checkpoint_sha256", "source", "target", "settings", "version")
 
@@ -69,7 +70,7 @@ def _open(path: Path) -> Part:
         handle = h5py.File(path, "r")
         part = Part(path, handle, *(read_elem(handle[k]) for k in ("obs", "var", "uns")))
     about = part.uns.get(fields.UNS, {})
-    if not hasattr(about, "get") or about.get("schema") != SCHEMA:
+    if not hasattr(about, "get") or about.get("schema") != PREDICTION_SCHEMA:
         raise InputRefused(
             "this is not a prediction of xmodal", where=str(path), do="give files that xmodal predict wrote"
         )

@@ -20,23 +20,21 @@ import numpy.typing as npt
 import torch
 
 from xmodal import __version__, fields, memory, provenance
-from xmodal.data import alignment, features
+from xmodal.data import alignment
 from xmodal.data.batches import Cells, spread
 from xmodal.errors import InputRefused, NotApplicable, UsageRefused
 from xmodal.learning import checkpoint, novelty, uncertainty
-from xmodal.predicting import top
+from xmodal.predicting import measured, top
 from xmodal.predicting.streaming import LAYERS, MATRIX, Chunks
 
 if TYPE_CHECKING:
     import pandas as pd
-    from anndata import AnnData
     from mudata import MuData
 
     from xmodal.data.batches import Batch
 
 log = logging.getLogger(__name__)
 BATCH = 256  # cells at once: small enough for 100,000 peaks dense, large enough for matrix products to pay
-SCHEMA = "xmodal-prediction/1"
 
 
 @dataclass(frozen=True)
@@ -120,28 +118,13 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
     """Check that the checkpoint fits these cells, and align them.  ``path``: the checkpoint."""
     loaded = checkpoint.load(path)
     source = choose_source(loaded, mdata, request)
-    adata = features.with_gene_ids(mdata.mod[source]) if source == fields.RNA else mdata.mod[source]
-    modality = loaded.model.vocabulary[source]
-    if _is_prediction(mdata.mod[source]):
-        raise InputRefused(f"the {source} in it is a prediction, not a measurement", do="predict from measured counts")
-    _require_counts(source, adata, modality.likelihood, modality.scale)
-    _require_genome(loaded, mdata, source, request.force)
-    counts, depth, found = alignment.align(adata, modality)
-    alignment.require_coverage(found, request.min_coverage)
-    facts: dict[str, Any] = {"alignment": found.to_json(), "novelty": {}}
+    one = measured.measured(loaded, mdata, source, request.min_coverage, request.force)
     chosen = select(mdata, source, request.split)
-    odd = None
-    if source in loaded.novelty:  # of all cells to predict, whatever the shard, so that shards agree
-        known = loaded.novelty[source]
-        odd = novelty.scores(known, counts[chosen], modality.likelihood, found.lost)
-        facts["novelty"] = novelty.verdict(odd, isinstance(known, novelty.Novelty))
-        novelty.require(source, facts["novelty"], request.force)
-        if facts["novelty"]["level"] != "fine":
-            log.warning("%.0f %% of the cells are unlike the training cells", 100 * facts["novelty"]["unlike"])
-    if found.missing:
-        log.warning("%d of %d features are missing in the input and taken as zero", found.missing, found.features)
-    names = adata.obs_names.to_numpy(str)
-    cells = spread(loaded.model.vocabulary, names, {source: names}, {source: (counts, depth)})
+    odd, verdict = one.likeness(loaded, chosen, request.force)  # whatever the shard, so that shards agree
+    measured.told(one, verdict)
+    facts: dict[str, Any] = {"alignment": one.found.to_json(), "novelty": verdict}
+    names = one.names
+    cells = spread(loaded.model.vocabulary, names, {source: names}, {source: (one.counts, one.depth)})
     if len(chosen) < len(names):
         cells = cells.subset(chosen)
     rows = _rows(len(cells), request)
@@ -208,13 +191,7 @@ def select(mdata: MuData, source: str, split: str | None) -> npt.NDArray[np.int6
     adata = mdata.mod[source]
     if split is None:
         return np.arange(adata.n_obs)
-    if fields.SPLIT not in mdata.obs:
-        raise InputRefused(
-            f"--split {split}: the input has no obs column '{fields.SPLIT}'",
-            do="run xmodal prepare, or leave --split out",
-        )
-    part = mdata.obs[fields.SPLIT].astype(str).reindex(adata.obs_names).to_numpy()
-    chosen = np.flatnonzero(part == split)
+    chosen = np.flatnonzero(measured.in_split(mdata, adata.obs_names, split))
     if not len(chosen):
         raise InputRefused(f"no cell with {source} is in the split '{split}'", do="give another --split")
     return chosen
@@ -235,42 +212,11 @@ def _rows(cells: int, request: Request) -> tuple[int, int]:
     return first, last
 
 
-def _is_prediction(adata: AnnData) -> bool:
-    about = adata.uns.get(fields.UNS, {})
-    return hasattr(about, "get") and about.get("schema") == SCHEMA and fields.PREDICTED not in adata.layers
-
-
-def _require_counts(name: str, adata: AnnData, likelihood: str, scale: str) -> None:
-    from xmodal.data import contracts
-
-    contracts.require(contracts.check_modality(name, adata, likelihood, scale))
-
-
-def _require_genome(loaded: checkpoint.Checkpoint, mdata: MuData, source: str, force: bool) -> None:
-    """Peaks must be of the checkpoint's assembly; genes of its species."""
-    from xmodal.data.genome import genome_of
-
-    ours, theirs = loaded.model.vocabulary[source].genome, genome_of(mdata, source)
-    if ours is None or theirs is None or ours == theirs or force:
-        return
-    if loaded.model.vocabulary[source].peaks is not None or ours[:2] != theirs[:2]:
-        raise InputRefused(
-            f"{source} of the input is {theirs}, the checkpoint was trained on {ours}",
-            do="use a checkpoint of that genome, lift the input over, or go on with --force",
-        )
-
-
 def target_frame(job: Job) -> Any:
     """``var`` of a prediction, in the order of the checkpoint."""
     import pandas as pd
 
-    modality = job.loaded.model.vocabulary[job.target]
-    var = pd.DataFrame(index=pd.Index(modality.features, dtype=object))
-    if modality.gene_ids is not None:
-        var[fields.GENE_ID] = list(modality.gene_ids)
-    if modality.peaks is not None:
-        for column in (fields.CHROM, fields.START, fields.END):
-            var[column] = modality.peaks[column].to_numpy()
+    var = measured.feature_frame(job.loaded.model.vocabulary[job.target])
     errors = job.loaded.uncertainty.get((job.source, job.target))
     if errors is not None:
         columns = (*errors.reliability, errors.of_level(job.interval or uncertainty.DEFAULT))
@@ -290,7 +236,7 @@ def described(job: Job, path: Path, device: torch.device, seed: int) -> dict[str
             "genome": model.vocabulary[job.target].genome,
             "model_settings": model.settings.model_dump(mode="json"),
         },
-        schema=SCHEMA,
+        schema=measured.PREDICTION_SCHEMA,
         model=model.name,
         model_version=str(job.loaded.header["version"]),
         checkpoint_sha256=provenance.sha256(path),
