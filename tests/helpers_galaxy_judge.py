@@ -41,7 +41,7 @@ from xmodal.commands import COMMANDS, Command
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = '--threads "\\${GALAXY_SLOTS:-1}"'
-ON_A_GPU = ("train", "predict")
+ON_A_GPU = ("train", "predict", "embed", "impute")
 HARMLESS = ("string.ascii_letters", "string.ascii_lowercase", "string.digits")
 Differences = dict[str, dict[str, str]]  # option -> what of it is other -> how
 
@@ -206,7 +206,7 @@ def calls(tool: Tool) -> Iterator[str]:
 
 
 def gpu(tool: Tool) -> Iterator[str]:
-    """Trainings and predictions may use one GPU where the administrator gives one; other tools say nothing of it."""
+    """What runs a model may use one GPU where the administrator gives one; other tools say nothing of it."""
     asked = {r.get("type", ""): (r.text or "").strip() for r in tool.root.findall("requirements/resource")}
     right = {"cuda_device_count_min": "0", "cuda_device_count_max": "1"} if tool.name in ON_A_GPU else {}
     if asked != right:

@@ -93,7 +93,11 @@ def asked(named: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
         "xmodal_models": {"model": model},
         "xmodal_prepare": {"samples": {"form": "one", "rna": named["rnah5ad"], "atac": named["atach5ad"]}},
         "xmodal_check": {"files": [{"cells": named["rnah5ad"], "modality": "rna"}], "model": model},
-        "xmodal_evaluate": {"paired": paired, "predictions": [prediction], "advanced": {"umap_cells": 0}},
+        "xmodal_evaluate": {
+            "paired": paired,
+            "scored": {"what": "prediction", "predictions": [prediction]},
+            "advanced": {"umap_cells": 0},
+        },
         "xmodal_report": {"title": "x", "predictions": [{"summary": named["predicted_atacjson"]}]},
     }
 

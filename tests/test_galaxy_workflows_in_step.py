@@ -105,7 +105,7 @@ def test_a_workflow_agrees_with_the_tools(path: Any) -> None:
 
 
 MUTATIONS = (
-    ("rna-to-atac", "tool_id: xmodal_predict", "tool_id: xmodal_impute", "there is no tool xmodal_impute"),
+    ("rna-to-atac", "tool_id: xmodal_predict", "tool_id: xmodal_rotate", "there is no tool xmodal_rotate"),
     ("rna-to-atac", f"tool_version: {__version__}+", "tool_version: 0.0.0+", "the version of xmodal_check is"),
     ("rna-to-atac", "files_0|cells:", "file_0|cells:", "file.cells is no param"),
     ("rna-to-atac", "form: h5ad", "form: loom", "form cannot be loom"),
