@@ -1,10 +1,10 @@
 """The memory that each Galaxy tool needs, measured, and a formula for it: GB = base + per_gb * GB of its input files.
 
-    python benchmarks/galaxy_memory.py [--sets forty,middle,...]
+    python benchmarks/galaxy_memory.py [--sets forty,middle,...] [--parts prediction,joint]
 
 Runs the commands as the tools do, one thread, on simulated cells and on two real sets; trainings are short (``SHORT``), since
-the peak is that of one pass over the cells.  Writes benchmarks/results/galaxy_memory.json after each set (sets that are not
-named stay as they were), galaxy_tools/portal/memory.yml, with which tests compare the rules that
+the peak is that of one pass over the cells.  Writes benchmarks/results/galaxy_memory.json after each set (sets and parts that
+are not named stay as they were), galaxy_tools/portal/memory.yml, with which tests compare the rules that
 ask a cluster for memory, and the table in benchmarks/RESULTS.md.  Sizes are those of files on the disk, as Galaxy counts them:
 h5ad and h5mu are compressed inside.
 """
@@ -50,6 +50,8 @@ SHORT = {
     "crossmp": ("--set", "epochs=1"),
     "auto": ("--set", "epochs=2", "--set", "refit_epochs=1", "--set", "restarts=1"),
 }
+JOINT = {"sailerx": ("--set", "epochs=1")}  # the model of a joint analysis
+PARTS = ("prediction", "joint")
 OPTIONS = ("--threads", 1, "--device", "cpu", "--quiet")
 
 
@@ -95,8 +97,8 @@ class Cells:
         xmodal("simulate", "--output-dir", self.folder / "made", *SETS[self.name], "--no-rates")
         return self.folder / "made" / "rna.h5ad", self.folder / "made" / "atac.h5ad"
 
-    def all(self) -> list[Run]:
-        """Every tool once, train and predict with every model that takes so few cells."""
+    def prediction(self) -> list[Run]:
+        """Every tool of a prediction once, train and predict with every model that takes so few cells."""
         rna, atac = self.pair()
         prepared, said = self.folder / "prepared.h5mu", self.folder / "prepare.json"
         self.run("check", [rna, atac], f"rna={rna}", f"atac={atac}", "--json", self.folder / "check.json")
@@ -108,6 +110,27 @@ class Cells:
             except Failed as reason:
                 log.info("%s, %s: left out, %s", self.name, model, reason)
         self.results(prepared, said)
+        return self.runs
+
+    def joint(self) -> list[Run]:
+        """Every tool of a joint analysis once; without the preparation, which is the same as that of a prediction."""
+        rna, atac = self.pair()
+        prepared = self.folder / "prepared.h5mu"
+        xmodal("prepare", "--rna", rna, "--atac", atac, "--output", prepared)
+        ((model, short),) = JOINT.items()
+        trained, seen, scores = self.folder / model, self.folder / "seen", self.folder / "scores"
+        embedded, imputed = self.folder / "embedded.h5mu", self.folder / "imputed.h5mu"
+        self.run("train", [prepared], prepared, "--output-dir", trained, "--model", model, *short, note=model)
+        made = ["--checkpoint", trained / "model.safetensors", "--output"]
+        self.run("embed", [prepared], prepared, *made, embedded, "--by-modality", "--overview", seen, note=model)
+        self.run("impute", [embedded], embedded, *made, imputed, note=model)
+        for cells, note in ((embedded, "counts"), (imputed, "imputed")):
+            self.run("markers", [cells], cells, "--output-dir", self.folder / note, note=note)
+        scored = ["--embedding", embedded, "--output-dir", scores, "--cells", "all"]
+        self.run("evaluate", [prepared, embedded], prepared, *scored, note="embedding")
+        shown = [trained / "metrics.json", *sorted(seen.iterdir()), *sorted((self.folder / "imputed").iterdir())]
+        parts = ["--training", trained, "--embedding", seen, "--markers", self.folder / "imputed"]
+        self.run("report", shown, *parts, "--output", self.folder / "report.html", note="joint")
         return self.runs
 
     def model(self, model: str, rna: Path, prepared: Path) -> None:
@@ -189,6 +212,11 @@ def fitted(runs: list[Run]) -> dict[str, dict[str, float]]:
     return found
 
 
+def key(name: str, part: str) -> str:
+    """What the runs of a part on a set of cells are kept under."""
+    return name if part == "prediction" else f"{name}, {part}"
+
+
 def measured_before() -> dict[str, list[dict[str, Any]]]:
     """Runs by set, as they were kept."""
     kept: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -201,11 +229,13 @@ def main() -> None:
         if not SETS[name] and not REAL.is_dir():
             log.warning("%s left out: %s is not there", name, REAL)
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            found = [asdict(run) for run in Cells(name, Path(folder)).all()]
-        RESULTS.write_text(json.dumps(measured_before() | {name: found}, indent=1) + "\n")
+        for part in ARGS.parts.split(","):
+            with tempfile.TemporaryDirectory() as folder:
+                cells = Cells(name, Path(folder))
+                found = [asdict(run) for run in (cells.joint() if part == "joint" else cells.prediction())]
+            RESULTS.write_text(json.dumps(measured_before() | {key(name, part): found}, indent=1) + "\n")
     runs = measured_before()
-    every = [Run(**run) for name in SETS for run in runs.get(name, [])]
+    every = [Run(**run) for name in SETS for part in PARTS for run in runs.get(key(name, part), [])]
     lines = fitted(every)
     head = "# Written by benchmarks/galaxy_memory.py. Memory of a job in GB: base + per_gb * size of its input files in GB.\n"
     RULES.write_text(head + yaml.safe_dump(lines, sort_keys=False))
@@ -217,5 +247,6 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", default=",".join(SETS), help="which cells; '' only writes the tables")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what is run with them")
     ARGS = parser.parse_args()
     main()
