@@ -125,15 +125,6 @@ def readSamplesheet(path, schema, checkpoint, peaks, sweep = null) {
     return [samples, []]
 }
 
-// Samples as one samplesheet for XMODAL_PREPARE, which stages the files as input1/NAME, input2/NAME, ...
-def sheetOf(rows) {
-    def columns = ['rna', 'atac', 'protein', 'h5mu', 'h5', 'fragments'].findAll { name -> rows.any { _meta, files -> files[name] } }
-    def listed = rows.collectMany { meta, files -> columns.findAll { name -> files[name] }.collect { name -> [meta.id, name, files[name]] } }
-    def staged = listed.withIndex(1).collectEntries { item, number -> [item.take(2), "input${number}/${item[2].name}"] }
-    def lines = rows.collect { meta, _files -> ([meta.id] + columns.collect { name -> staged[[meta.id, name]] ?: '' }).join(',') }
-    return [([(['sample'] + columns).join(',')] + lines).join('\n'), listed.collect { item -> item[2] }]
-}
-
 // Versions as YAML, process by process.
 def versionsText(rows) {
     def steps = rows.groupBy { row -> row[0].tokenize(':').last() }
