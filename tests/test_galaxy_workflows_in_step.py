@@ -17,6 +17,7 @@ from xmodal.commands import COMMANDS
 
 WORKFLOWS = sorted(GALAXY_TOOLS.glob("workflows/*/*.gxwf.yml"))
 Content = dict[str, Any]
+MEANT = {("Joint analysis of gene expression and open chromatin", "Model"): "sailerx"}  # auto has no embedding
 
 
 @cache
@@ -64,7 +65,8 @@ def default_of(param: Param) -> str:
     return "" if default is None else str(default)
 
 
-def of_step(name: str, step: Content, inputs: Content, steps: Content) -> Iterator[str]:
+def of_step(name: str, step: Content, workflow: Content) -> Iterator[str]:
+    inputs, steps = workflow["inputs"], workflow["steps"]
     if (tool := tools().get(step["tool_id"])) is None:
         yield f"{name}: there is no tool {step['tool_id']}"
         return
@@ -76,8 +78,11 @@ def of_step(name: str, step: Content, inputs: Content, steps: Content) -> Iterat
             yield f"{name}: {path} is no param"
         elif source in inputs:
             asked = inputs[source].get("default")
-            if asked is not None and str(asked) != default_of(params[path]):
-                yield f"{name}: {source} is {asked} by default, {path} {default_of(params[path])}"
+            meant = MEANT.get((workflow["label"], source), default_of(params[path]))
+            if asked is not None and str(asked) != meant:
+                yield f"{name}: {source} is {asked} by default, {path} {meant}"
+            if asked is not None and not fits(asked, params[path]):
+                yield f"{name}: {path} cannot be {asked}"
         elif (before := steps.get(source.split("/")[0])) is None or source.split("/")[-1] not in before.get("out", {}):
             yield f"{name}: there is no {source}"
     for path, value in values_in(step.get("state", {})):
@@ -90,8 +95,8 @@ def of_step(name: str, step: Content, inputs: Content, steps: Content) -> Iterat
 
 
 def problems(workflow: Content) -> list[str]:
-    steps, inputs = workflow["steps"], workflow["inputs"]
-    found = [problem for name, step in steps.items() for problem in of_step(name, step, inputs, steps)]
+    steps = workflow["steps"]
+    found = [problem for name, step in steps.items() for problem in of_step(name, step, workflow)]
     for name, output in workflow["outputs"].items():
         step, _, out = output["outputSource"].partition("/")
         if out not in steps.get(step, {}).get("out", {}):
@@ -111,6 +116,12 @@ MUTATIONS = (
     ("rna-to-atac", "form: h5ad", "form: loom", "form cannot be loom"),
     ("rna-to-atac", "Predict ATAC/per_cell", "Predict ATAC/cells", "there is no Predict ATAC/cells"),
     ("atac-to-rna", "      summary:", "      figures:", "figures is no output"),
+    ("joint-analysis", "default: sailerx", "default: crossmp", "Model is crossmp by default, model sailerx"),
+    ("joint-analysis", "default: 15", "default: 10", "Neighbours of each cell is 10 by default"),
+    ("joint-analysis", "default: 15", "default: 1", "advanced.neighbors cannot be 1"),
+    ("joint-analysis", "form: h5mu\n        modalities", "form: loom\n        modalities", "form cannot be loom"),
+    ("joint-analysis", "Embed the cells/groups", "Embed the cells/clusters", "there is no Embed the cells/clusters"),
+    ("joint-analysis", "markers_0|pictures", "markers_0|plots", "markers.plots is no param"),
     ("train-and-evaluate", "split: test", "split: tests", "advanced.split cannot be tests"),
     ("train-and-evaluate", "      advanced:\n        split", "      more:\n        split", "more.split is no param"),
     ("train-and-evaluate", "default: auto", "default: crossmp", "Model is crossmp by default, model auto"),
