@@ -20,6 +20,8 @@ OF_FEATURES = (RELIABILITY, RELIABILITY_LOW, RELIABILITY_HIGH, COVERAGE, TRUST)
 
 EMBEDDING = "X_xmodal"  # obsm: the joint embedding; X_xmodal_MODALITY: that of a modality alone
 UMAP = "X_umap"  # obsm: as every viewer calls it
+# uns and obsp: the graph of cells, as scanpy calls it
+NEIGHBORS, DISTANCES, CONNECTIVITIES = "neighbors", "distances", "connectivities"
 CLUSTER = "xmodal_cluster"  # obs: Leiden cluster of the joint embedding
 WEIGHT = "xmodal_weight"  # obs, with _MODALITY behind: share of the modality in the cell's embedding
 IMPUTED = "xmodal_imputed"  # layer: denoised values
