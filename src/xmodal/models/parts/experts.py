@@ -1,0 +1,83 @@
+"""Encoders to Gaussians and decoders with covariates, one of each for a modality: the experts whose product is a joint latent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from xmodal import fields
+from xmodal.models.layers import Hide
+from xmodal.models.likelihoods import Head
+from xmodal.models.parts.projections import project
+
+if TYPE_CHECKING:
+    from xmodal.data.batches import Batch
+    from xmodal.data.vocabulary import Modality
+    from xmodal.models.sailerx import SailerXSettings
+
+Gaussian = tuple[Tensor, Tensor]  # mean and log variance, (cells, latent) each
+LOG_VARIANCE = (-6.0, 4.0)  # limits that keep products and exponentials in range
+TOPICS = 30  # coordinates of peaks: shallow ATAC has no more that are not noise
+
+
+class Encoder(nn.Module):
+    """One modality to a Gaussian, (cells, latent) each: its projection, and peaks also as they are.
+
+    Topics of shallow peaks lose much that the decoders of the other modalities can teach a layer over all peaks.
+    """
+
+    def __init__(self, settings: SailerXSettings, modality: Modality) -> None:
+        super().__init__()
+        self.modality = modality
+        peaks = modality.likelihood == fields.BERNOULLI
+        self.projection = project(modality, TOPICS if peaks else settings.reference_dimensions)
+        self.first = nn.Linear(self.projection.width, settings.hidden)
+        self.wide: nn.Linear | None = None
+        if modality.likelihood != fields.NB:
+            self.wide = nn.Linear(len(modality), settings.hidden, bias=False)
+            nn.init.normal_(self.wide.weight, std=0.02)
+        self.hide = Hide(settings.input_dropout if peaks else 0.0)
+        self.body = nn.Sequential(nn.LayerNorm(settings.hidden), nn.GELU(), nn.Dropout(settings.dropout))
+        self.out = nn.Linear(settings.hidden, 2 * settings.latent)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, batch: Batch) -> Gaussian:
+        hidden = self.first(self.projection(batch) * self.projection.width**0.5)
+        if self.wide is not None:
+            hidden = hidden + self.wide(self.hide(self._values(batch)))
+        mean, log_variance = self.out(self.body(hidden)).chunk(2, 1)
+        return mean, log_variance.clamp(*LOG_VARIANCE)
+
+    def _values(self, batch: Batch) -> Tensor:
+        values = batch.values[self.modality.name]
+        if self.modality.likelihood != fields.BERNOULLI:
+            return self.projection.standard(values)  # type: ignore[operator]
+        opened = (values > 0).float()
+        return opened / opened.sum(1, keepdim=True).clamp(min=1).sqrt()
+
+
+class Decoder(nn.Module):
+    """Latent and batch to what the head of the modality turns into values, (cells, features)."""
+
+    def __init__(self, settings: SailerXSettings, modality: Modality, batches: int) -> None:
+        super().__init__()
+        self.modality = modality
+        self.body = nn.Sequential(
+            nn.Linear(settings.latent + batches, settings.hidden),
+            nn.LayerNorm(settings.hidden),
+            nn.GELU(),
+            nn.Dropout(settings.dropout),
+        )
+        self.out = nn.Linear(settings.hidden, len(modality), bias=False)  # the head has a bias
+        nn.init.normal_(self.out.weight, std=0.01)
+        self.head = Head(modality)
+        self.slope: nn.Parameter | None = None
+        if modality.likelihood == fields.BERNOULLI:  # counts have their depth in the head
+            self.slope = nn.Parameter(torch.full((len(modality),), 0.5))
+
+    def forward(self, z: Tensor, covariates: Tensor, depth: Tensor | None = None) -> Tensor:
+        """``covariates``: (cells, batches); ``depth``: log depth in standard deviations, (cells,), or None: average."""
+        outputs: Tensor = self.out(self.body(torch.cat([z, covariates], 1)))
+        return outputs if self.slope is None or depth is None else outputs + self.slope * depth[:, None]

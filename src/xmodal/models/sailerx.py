@@ -1,0 +1,332 @@
+"""SAILERX: joint analysis by structural similarity, on cells with several modalities and cells with one (NAR 2022, 50:e121).
+
+One invariant latent for all modalities.  Each modality has an encoder to a Gaussian; the Gaussians a cell has are multiplied
+(product of experts), so a modality weighs as much as it knows about the cell and one that is missing changes nothing.
+Decoders get depth and batch besides, so the latent need not tell of them.  Cells that are alike in a reference embedding
+(that of the leading modality, or any the file brings) shall be alike in the latent.
+
+What differs from the paper, and why: docs/joint.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from xmodal import fields
+from xmodal.data.batches import Batch, Cells
+from xmodal.errors import SettingRefused
+from xmodal.models.base import CrossModalModel, GradientSettings, ModelSettings
+from xmodal.models.layers import drawn
+from xmodal.models.likelihoods import Head
+from xmodal.models.parts.experts import Decoder, Encoder, Gaussian
+from xmodal.models.parts.projections import Projection
+from xmodal.models.parts.similarity import cosines, dependence, mutual_information, unlikeness
+
+if TYPE_CHECKING:
+    from xmodal.data.vocabulary import Vocabulary
+
+OBSM = "obsm:"
+TRUST = (0.01, 0.99)  # quantiles of the log depth that count as no and full trust
+LEAST_TRUST = 0.05  # so that no cell is without structure
+GROUPS = 15  # k-means groups of the reference within which depth is taken out
+WARM_UP = 0.3  # share of a cycle in which the regularisers rise
+
+
+class SailerXSettings(GradientSettings):
+    epochs: int = Field(40, ge=0, description="Epochs to train.")
+    batch_size: int = Field(256, ge=8, description="Cells in a minibatch; similarity is compared within it.")
+    learning_rate: float = Field(0.002, gt=0, description="Highest learning rate of AdamW.")
+    weight_decay: float = Field(0.001, ge=0, description="Weight decay (decoupled, as in AdamW).")
+    patience: int = Field(1000, ge=1, description="Epochs without a better validation loss before training stops.")
+    schedule: Literal["plateau", "onecycle"] = Field("onecycle", description="Course of the learning rate.")
+    clip: float = Field(50.0, gt=0, description="Largest norm of the gradient.")
+    reference: str = Field(
+        "auto", description="What leads: a modality, or obsm:KEY of the file; auto: rna where there is any."
+    )
+    reference_dimensions: int = Field(15, ge=2, description="Dimensions of the reference made of a modality.")
+    latent: int = Field(20, ge=2, description="Dimensions of the latent.")
+    hidden: int = Field(128, ge=2, description="Width of the hidden layers.")
+    similarity: float = Field(200.0, ge=0, description="Weight of the similarity of pairs of cells to the reference.")
+    invariance: float = Field(50.0, ge=0, description="Weight of the latent's dependence on depth.")
+    mutual_information: float = Field(0.0, ge=0, description="Weight of the paper's bound on mutual information.")
+    kl: float = Field(1.0, ge=0, description="Weight of the divergence from the prior.")
+    cycles: int = Field(
+        1, ge=1, description="Times the weights of divergence and invariance rise from 0 (cyclic ramp)."
+    )
+    hide: float = Field(0.5, ge=0, le=1, description="Share of the cells that keep one modality only, in training.")
+    input_dropout: float = Field(0.5, ge=0, lt=1, description="Share of the peaks hidden in training.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of hidden layers.")
+    own: float = Field(0.1, ge=0, lt=1, description="Share of a cell's own counts in its imputed values.")
+
+
+class SailerX(CrossModalModel):
+    """Joint analysis by structural similarity."""
+
+    name = "sailerx"
+    summary = "SAILERX: one invariant latent of all modalities, led by one; embeds, imputes and predicts."
+    source = "SAILERX, Nucleic Acids Research 2022, 50(21):e121"
+    Settings = SailerXSettings
+    has_latent = True
+    takes_batches = True
+    min_cells = 50
+    settings: SailerXSettings
+
+    def __init__(self, settings: SailerXSettings, vocabulary: Vocabulary) -> None:
+        super().__init__(settings, vocabulary)
+        self.lead = leading(settings, vocabulary)
+        batches = len(vocabulary.batches) if vocabulary.batches is not None else 0
+        self.encoders = nn.ModuleDict({m: Encoder(settings, vocabulary[m]) for m in vocabulary})
+        self.decoders = nn.ModuleDict({m: Decoder(settings, vocabulary[m], batches) for m in vocabulary})
+        width = self._projection().width if vocabulary.reference is None else vocabulary.reference.width
+        self.register_buffer("groups", torch.zeros(GROUPS, width))
+        for m in vocabulary:
+            self.register_buffer(f"depth_{m}", torch.tensor([0.0, 1.0]))  # mean and spread of the log depth
+            self.register_buffer(f"group_depth_{m}", torch.zeros(GROUPS))
+        self.register_buffer("trust", torch.tensor([0.0, 1.0]))  # log depths of no and of full trust
+        self.register_buffer("seen", torch.zeros((), dtype=torch.float64))  # cells trained on so far
+        self.register_buffer("cells", torch.ones((), dtype=torch.float64))
+
+    @classmethod
+    def reference_key(cls, settings: ModelSettings) -> str | None:
+        assert isinstance(settings, SailerXSettings)
+        return settings.reference.removeprefix(OBSM) if settings.reference.startswith(OBSM) else None
+
+    # Statistics of the training cells
+
+    @torch.no_grad()
+    def prepare(self, cells: Cells) -> None:
+        self.get_buffer("cells").fill_(len(cells))
+        for m in self.vocabulary:
+            self.encoders[m].projection.prepare(cells)  # type: ignore[union-attr, operator]
+            self.decoders[m].head.prepare(cells)  # type: ignore[union-attr, operator]
+            depth = torch.log1p(torch.from_numpy(cells.having(m).counts[m].sum(1)).float().ravel().clamp(min=0))
+            if len(depth) > 1:
+                self.get_buffer(f"depth_{m}").copy_(torch.stack([depth.mean(), depth.std().clamp(min=1e-3)]))
+        self._prepare_groups(cells)
+
+    def _prepare_groups(self, cells: Cells) -> None:
+        """Groups of the reference, each group's mean depths, and which depths of the leading modality are to be trusted."""
+        from sklearn.cluster import KMeans
+
+        rows = drawn(len(cells), 1, 20_000)
+        some = cells.subset(rows)
+        parts = [some.batch(slice(i, i + 512)) for i in range(0, len(some), 512)]
+        reference = torch.cat([self._reference(b)[0] for b in parts])
+        known = torch.cat([self._reference(b)[1] for b in parts])
+        if int(known.sum()) < 2 * GROUPS:
+            return
+        found = KMeans(GROUPS, n_init=1, random_state=0).fit(reference[known].double().numpy())
+        self.get_buffer("groups").copy_(torch.from_numpy(found.cluster_centers_).float())
+        group = torch.cat([self._group(self._reference(b)[0]) for b in parts])
+        for m in self.vocabulary:
+            depth = torch.cat([self._depth(b, m) for b in parts])
+            there = torch.cat([b.present[m] for b in parts]) & known
+            for g in range(GROUPS):
+                if (mine := there & (group == g)).any():
+                    self.get_buffer(f"group_depth_{m}")[g] = depth[mine].mean()
+        depth = torch.cat([self._depth(b, self.lead) for b in parts])[known]
+        self.get_buffer("trust").copy_(torch.quantile(depth, torch.tensor(TRUST)))
+
+    # What a cell's counts say besides its state
+
+    def _depth(self, batch: Batch, m: str) -> Tensor:
+        """Log depth of modality ``m`` in standard deviations of the training cells, (cells,)."""
+        centre, spread = self.get_buffer(f"depth_{m}")
+        return (torch.log1p(batch.counts[m].sum(1).clamp(min=0)) - centre) / spread
+
+    def _projection(self) -> Projection:
+        found = self.encoders[self.lead].projection
+        assert isinstance(found, Projection)
+        return found
+
+    def _reference(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The reference embedding, rows of length 1, (cells, width), and which cells have one."""
+        if self.vocabulary.reference is None:
+            return self._projection()(batch), batch.present[self.lead]
+        given = batch.extra[fields.REFERENCE]
+        known = given.isfinite().all(1)
+        return F.normalize(given.nan_to_num(), dim=1), known
+
+    def _group(self, reference: Tensor) -> Tensor:
+        return torch.cdist(reference, self.get_buffer("groups")).argmin(1)
+
+    def _covariates(self, batch: Batch) -> Tensor:
+        """One column for each batch of the training cells; a cell of another batch is a bit of each, (cells, batches)."""
+        known = self.vocabulary.batches
+        if known is None or fields.BATCH_CODE not in batch.extra:
+            width = 0 if known is None else len(known)
+            return torch.full((len(batch), width), 1 / max(width, 1), device=batch.present[self.lead].device)
+        code = batch.extra[fields.BATCH_CODE]
+        one = F.one_hot(code.clamp(min=0), len(known)).float()
+        return torch.where(code[:, None] < 0, torch.full_like(one, 1 / len(known)), one)
+
+    # The latent
+
+    def _posteriors(self, batch: Batch) -> dict[str, Gaussian]:
+        return {m: self.encoders[m](batch) for m in self.vocabulary if bool(batch.present[m].any())}
+
+    def _product(self, posteriors: dict[str, Gaussian], shown: dict[str, Tensor]) -> Gaussian:
+        """Product of the Gaussians of the ``shown`` modalities and the prior (Wu & Goodman 2018), (cells, latent) each."""
+        weighted, precision = 0.0, 1.0  # type: float | Tensor, float | Tensor
+        for m, (mean, log_variance) in posteriors.items():
+            own = torch.exp(-log_variance) * shown[m][:, None].float()
+            weighted, precision = weighted + own * mean, precision + own
+        assert isinstance(weighted, Tensor) and isinstance(precision, Tensor)
+        return weighted / precision, -torch.log(precision)
+
+    def _shown(self, batch: Batch) -> dict[str, Tensor]:
+        """In training some cells keep only one of their modalities, so that none is needed; (cells,) each."""
+        if not self.training or not self.settings.hide:
+            return batch.present
+        names = list(self.vocabulary)
+        there = torch.stack([batch.present[m] for m in names], 1)
+        one = torch.multinomial(there.float() + 1e-9, 1)
+        only = torch.zeros_like(there).scatter_(1, one, True) & there
+        few = (torch.rand(len(batch), device=there.device) < self.settings.hide)[:, None]
+        return dict(zip(names, torch.where(few, only, there).T, strict=True))
+
+    # Training
+
+    def _ramp(self) -> float:
+        """Weight of the regularisers now: up from 0 over the first part of each cycle, then 1."""
+        if not self.training:
+            return 1.0
+        epochs = float(self.get_buffer("seen") / self.get_buffer("cells"))
+        turn = max(1.0, self.settings.epochs / self.settings.cycles)
+        return min(1.0, (epochs % turn) / (WARM_UP * turn)) if epochs < self.settings.epochs else 1.0
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Reconstruction of every modality a cell has from those shown, divergence, similarity, invariance."""
+        s, posteriors = self.settings, self._posteriors(batch)
+        mean, log_variance = self._product(posteriors, self._shown(batch))
+        z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp() if self.training else mean
+        losses = {}
+        for m in posteriors:
+            has = batch.present[m]
+            outputs = self.decoders[m](z, self._covariates(batch), self._depth(batch, m))
+            each = self.decoders[m].head.loss(outputs, batch)  # type: ignore[union-attr, operator]
+            losses[m] = (each * has).sum() * len(self.vocabulary[m]) / len(batch)
+        ramp = self._ramp()
+        divergence = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum(1).mean()
+        losses["divergence"] = s.kl * ramp * divergence
+        if s.mutual_information and len(batch) > 1:
+            losses["mutual_information"] = s.mutual_information * ramp * mutual_information(mean, log_variance)
+        if len(batch) > 1:
+            losses |= self._structure(batch, posteriors, ramp)
+        if self.training:
+            self.get_buffer("seen").add_(len(batch))
+        return losses
+
+    def _structure(self, batch: Batch, posteriors: dict[str, Gaussian], ramp: float) -> dict[str, Tensor]:
+        """Losses over pairs: similar to the reference, jointly, alone and across modalities; depth not to be told."""
+        s, found = self.settings, {}
+        joint = self._product(posteriors, batch.present)[0]
+        reference, known = self._reference(batch)
+        if s.similarity and int(known.sum()) > 1:
+            wanted, trust = cosines(reference, reference), self._trust(batch, known)
+            pairs = trust[:, None] * trust[None] * self._same_batch(batch)
+            total = unlikeness(wanted, cosines(joint, joint), pairs)
+            means = {m: (p[0], batch.present[m].float()) for m, p in posteriors.items()}
+            for i, (a, has_a) in enumerate(means.values()):
+                for b, has_b in list(means.values())[i:]:
+                    total = total + unlikeness(wanted, cosines(a, b), pairs * has_a[:, None] * has_b[None])
+            found["similarity"] = s.similarity * total
+        if s.invariance:
+            direction, group = F.normalize(joint, dim=1), self._group(reference)
+            terms = []
+            for m in posteriors:
+                mine = batch.present[m] & known
+                rest = self._depth(batch, m) - self.get_buffer(f"group_depth_{m}")[group]
+                terms.append(dependence(direction[mine], rest[mine]))
+            found["invariance"] = s.invariance * ramp * torch.stack(terms).sum()
+        return found
+
+    def _trust(self, batch: Batch, known: Tensor) -> Tensor:
+        """How far a cell's place in the reference is to be trusted: its log depth between two quantiles, (cells,)."""
+        low, high = self.get_buffer("trust")
+        depth = (self._depth(batch, self.lead) - low) / (high - low).clamp(min=1e-6)
+        weight = depth.clamp(LEAST_TRUST, 1.0)
+        return torch.where(batch.present[self.lead], weight, torch.ones_like(weight)) * known
+
+    def _same_batch(self, batch: Batch) -> Tensor | float:
+        """1 for pairs of one batch: between batches the reference's similarity is that of the batches as well."""
+        code = batch.extra.get(fields.BATCH_CODE)
+        return 1.0 if code is None else (code[:, None] == code[None]).float()
+
+    # Use
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Direction of the mean of the joint latent, rows of length 1, (cells, latent).
+
+        Its length says how much is known of the cell, and with it the depth; the direction says what cell it is.
+        """
+        posteriors = self._posteriors(batch)
+        if not posteriors:
+            return torch.zeros(len(batch), self.settings.latent)
+        return F.normalize(self._product(posteriors, batch.present)[0], dim=1)
+
+    def weights(self, batch: Batch) -> Tensor:
+        """Share of each modality in the precision of the cell's latent, mean over dimensions, (cells, modalities)."""
+        posteriors = self._posteriors(batch)
+        empty = torch.zeros(len(batch), self.settings.latent, device=batch.present[self.lead].device)
+        own = [
+            torch.exp(-posteriors[m][1]) * batch.present[m][:, None].float() if m in posteriors else empty
+            for m in self.vocabulary
+        ]
+        precision = torch.stack(own, 2)
+        shares = precision / precision.sum(2, keepdim=True).clamp(min=1e-9)
+        return shares.mean(1)
+
+    def impute(self, batch: Batch, modality: str) -> Tensor:
+        mean = self._product(self._posteriors(batch), batch.present)[0]
+        expected = self._decoded(mean, batch, modality)
+        kind, own = self.vocabulary[modality], self.settings.own
+        if not own:
+            return expected
+        if kind.likelihood != fields.NB:
+            measured = (batch.values[modality] > 0).float() if kind.scale == fields.BINARY else batch.values[modality]
+            return torch.lerp(expected, measured, own * batch.present[modality][:, None].float())
+        counts = batch.counts[modality]
+        shares = F.softmax(self._outputs(mean, batch, modality) + self._head(modality).bias, 1)
+        measured = counts / counts.sum(1, keepdim=True).clamp(min=1)
+        part = own * (counts.sum(1, keepdim=True) > 0).float()
+        curve: Tensor = self._head(modality).curve(torch.lerp(shares, measured, part).clamp(min=1e-12).log())
+        return curve
+
+    def predict(self, batch: Batch, source: str, target: str) -> Tensor:
+        mean = self._product({source: self.encoders[source](batch)}, batch.present)[0]
+        return self._decoded(mean, batch, target)
+
+    def _head(self, modality: str) -> Head:
+        head = self.decoders[modality].head
+        assert isinstance(head, Head)
+        return head
+
+    def _outputs(self, mean: Tensor, batch: Batch, modality: str) -> Tensor:
+        """Of the average batch and depth: what is imputed shall not tell of them."""
+        width = 0 if self.vocabulary.batches is None else len(self.vocabulary.batches)
+        average = torch.full((len(mean), width), 1 / max(width, 1), device=mean.device)
+        outputs: Tensor = self.decoders[modality](mean, average)
+        return outputs
+
+    def _decoded(self, mean: Tensor, batch: Batch, modality: str) -> Tensor:
+        expected: Tensor = self._head(modality).expected(self._outputs(mean, batch, modality))
+        return expected
+
+
+def leading(settings: SailerXSettings, vocabulary: Vocabulary) -> str:
+    """The modality that leads, whose depth says how far the reference is to be trusted."""
+    names = list(vocabulary)
+    if settings.reference in names:
+        return settings.reference
+    if settings.reference != "auto" and not settings.reference.startswith(OBSM):
+        raise SettingRefused(
+            f"--set reference={settings.reference}: give auto, one of {', '.join(names)}, or {OBSM}KEY for an embedding "
+            "of the file"
+        )
+    return fields.RNA if fields.RNA in names else names[0]
