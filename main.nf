@@ -1,5 +1,6 @@
 #!/usr/bin/env nextflow
-// Predict the single-cell modality that was not measured: check -> prepare -> train -> predict -> evaluate -> report.
+// Predict the single-cell modality that was not measured: check -> prepare -> train -> predict -> evaluate -> report;
+// or (--task joint) one embedding of all cells: check -> prepare -> train -> embed -> impute -> markers -> evaluate -> report.
 
 nextflow.preview.topic = true
 
@@ -30,6 +31,7 @@ workflow {
             params.gene_table ? file(params.gene_table, checkIfExists: true) : [],
             params.links ? file(params.links, checkIfExists: true) : [],
             [
+                task: params.task,
                 outdir: params.outdir,
                 trials: sweepTrials(params, "${projectDir}/assets/schema_trials.json"),
                 shards: params.shards,

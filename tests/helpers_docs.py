@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- parameters: written by `python tests/test_docs.py` -->", "<!-- end of parameters -->"
 DEFAULT = re.compile(r" Default: ([^ ]+)\.$")
 # Words in capitals stand for what a run puts there.
-PLACES = ("SAMPLE", "MODEL", "SOURCE", "TARGET")
+PLACES = ("SAMPLE", "MODEL", "SOURCE", "TARGET", "MODALITY")
 
 
 def parameter_table() -> str:

@@ -29,7 +29,9 @@ WRONG = (
     ("--publish_dir_mode", "cpoy", "--publish_dir_mode: is 'cpoy' but must be one of: symlink, rellink, link, copy"),
     ("--skip_multiqc", "perhaps", "--skip_multiqc: must be true or false, not 'perhaps'"),
     ("--train_args", "a; rm b", "--train_args: is 'a; rm b' but may not hold quotes or shell signs"),
-    ("--model", "Cross MP", "--model: is 'Cross MP' but must be one of: mean, depth, linear, crossmp, auto."),
+    ("--model", "Cross MP", "--model: is 'Cross MP' but must be one of: mean, depth, linear, crossmp, auto, sailerx."),
+    ("--resolution", "0", "--resolution: is 0 but must be between 0.01 and 100"),
+    ("--sample_key", "a b", "--sample_key: is 'a b' but must be the name of a column"),
     ("--genome", "", "--genome: needs a value"),
 )
 

@@ -58,7 +58,7 @@ def schema() -> dict[str, Any]:
             },
             "required": ["name", "model"],
         },
-        "$defs": {name: {"properties": settings_of(name)} for name in models},
+        "$defs": {name: {"latent": registry.get(name).has_latent, "properties": settings_of(name)} for name in models},
     }
 
 
@@ -106,7 +106,7 @@ j,crossmp,epochs=3 epochs=4,0
 """
 SAYS = (
     "line 1: no such column 'depth'.",
-    "line 2 (a): model: is 'linaer' but must be one of: auto, crossmp, depth, linear, mean. Did you mean linear?",
+    "line 2 (a): model: is 'linaer' but must be one of: auto, crossmp, depth, linear, mean, sailerx. Did you mean linear?",
     "line 3 (b): settings: model 'crossmp' has no setting 'epochz'. Did you mean epochs?",
     "line 4 (b): settings: epochs must be a whole number, not 'many'",
     "line 4 (b): settings: latent is 0 but must be at least 1",

@@ -166,7 +166,13 @@ MUTATIONS = (
     ("prepare", "task.ext.args ?: ''", "''"),
     ("evaluate", "--prediction ${target}", "--predicted ${target}"),
     ("report", "'--evaluation': evaluation", "'--scores': evaluation"),
+    ("report", "'--markers': markers", "'--marker': markers"),
     ("merge", "--output ${prefix}", "--output ${params.outdir}/${prefix}"),
+    ("embed", "--overview ${prefix}", "--picture ${prefix}"),
+    ("embed", "--checkpoint ${checkpoint}", ""),
+    ("impute", "label 'process_gpu'", ""),
+    ("markers", "--device cpu", "--device ${device}"),
+    ("evaluate", "--embedding ${embedding}", "--embedded ${embedding}"),
 )
 
 
@@ -189,12 +195,12 @@ def configured_options() -> dict[str, set[str]]:
 
 def test_the_pipeline_passes_only_options_that_commands_have() -> None:
     options = configured_options()
-    assert {"prepare", "train", "predict", "evaluate"} <= set(options)
+    assert {"prepare", "train", "predict", "evaluate", "embed", "impute", "markers"} <= set(options)
     for name, passed in options.items():
         assert passed <= flags_of(click_command(name)), name
 
 
-@pytest.mark.parametrize("name", ["crossmodal_train", "crossmodal_predict", "crossmodal_sweep"])
+@pytest.mark.parametrize("name", [f"crossmodal_{name}" for name in ("train", "predict", "sweep", "joint_embed")])
 def test_a_subworkflow_lists_its_modules(name: str) -> None:
     folder = ROOT / "subworkflows" / "crossmodal" / name
     text = (folder / "main.nf").read_text()

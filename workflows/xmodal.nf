@@ -1,9 +1,11 @@
 // The pipeline's one workflow: look at the files, do the task, write the report.
 
+include { JOINT         } from './joint'
 include { MULTIQC       } from '../modules/local/multiqc/main'
 include { PREDICT       } from './predict'
 include { XMODAL_CHECK  } from '../modules/crossmodal/xmodal/check/main'
 include { XMODAL_REPORT } from '../modules/crossmodal/xmodal/report/main'
+include { groupsIn      } from '../subworkflows/local/utils_xmodal/channels'
 include { reportOf      } from '../subworkflows/local/utils_xmodal/channels'
 include { resultsOf     } from '../subworkflows/local/utils_xmodal/channels'
 include { versionsText  } from '../subworkflows/local/utils_xmodal/main'
@@ -14,7 +16,7 @@ workflow XMODAL {
     val_checkpoint // path: a trained model, or []
     val_gene_table // path: gene positions, or []
     val_links      // path: peak-gene links, or []
-    val_options    // map: outdir, trials (of a sweep, or []), shards, peaks (path or []), skip_multiqc, multiqc_configs (paths, the later ones win)
+    val_options    // map: task, outdir, trials (of a sweep, or []), shards, peaks (path or []), skip_multiqc, multiqc_configs (paths, the later ones win)
 
     main:
     // Every file is looked at first; what is refused there costs no training.
@@ -25,12 +27,19 @@ workflow XMODAL {
     })
     ch_checked = XMODAL_CHECK.out.json
         .join(ch_samples)
-        .map { meta, _json, files -> [meta, files] }
+        .map { meta, json, files -> [meta + [groups: groupsIn(json)], files] }
 
-    PREDICT(ch_checked, val_checkpoint, val_gene_table, val_links, val_options.subMap(['trials', 'shards', 'peaks']))
+    if (val_options.task == 'joint') {
+        JOINT(ch_checked, val_checkpoint, val_gene_table, val_links, val_options.peaks)
+        ch_results = JOINT.out.results
+    }
+    else {
+        PREDICT(ch_checked, val_checkpoint, val_gene_table, val_links, val_options.subMap(['trials', 'shards', 'peaks']))
+        ch_results = PREDICT.out.results
+    }
 
     // One report over everything; what there is none of is left out.
-    XMODAL_REPORT(resultsOf('check', XMODAL_CHECK.out.json).mix(PREDICT.out.results).toList().map { rows -> reportOf(rows) })
+    XMODAL_REPORT(resultsOf('check', XMODAL_CHECK.out.json).mix(ch_results).toList().map { rows -> reportOf(rows) })
 
     ch_versions = channel.topic('versions')
         .unique()

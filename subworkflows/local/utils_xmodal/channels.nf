@@ -23,6 +23,12 @@ def trainingSheet(samples, peaks) {
         .map { rows -> [[id: 'training']] + sheetOf(rows) + [peaksFor(rows, peaks)] }
 }
 
+// Columns of obs that group the cells of a sample, by what XMODAL_CHECK found in its files.
+def groupsIn(json) {
+    def found = new groovy.json.JsonSlurper().parseText(json.text)
+    return (found.files ?: []).collectMany { about -> about.labels ? about.labels.keySet() : [] }.unique().sort()
+}
+
 // Results of a channel [meta, path] for the report: [what they are, what they are called, path].
 def resultsOf(kind, channel) {
     return channel.map { _meta, path -> [kind, path.name, path] }
@@ -31,7 +37,7 @@ def resultsOf(kind, channel) {
 // All results as one input of XMODAL_REPORT, each kind sorted by name; what there is none of is [].
 def reportOf(rows) {
     def sorted = rows.sort(false) { row -> row[1] }.groupBy { row -> row[0] }
-    def paths = ['training', 'evaluation', 'check', 'prepare', 'prediction', 'selection'].collectEntries { kind -> [kind, (sorted[kind] ?: []).collect { row -> row[2] }] }
+    def paths = ['training', 'evaluation', 'check', 'prepare', 'prediction', 'selection', 'embedding', 'markers'].collectEntries { kind -> [kind, (sorted[kind] ?: []).collect { row -> row[2] }] }
     def names = (sorted.prediction ?: []).collect { row -> row[1] }
-    return [[id: 'report'], paths.training, paths.evaluation, paths.check, paths.prepare, names, paths.prediction, paths.selection]
+    return [[id: 'report'], paths.training, paths.evaluation, paths.check, paths.prepare, names, paths.prediction, paths.selection, paths.embedding, paths.markers]
 }

@@ -1,4 +1,4 @@
-// What checkpoints can predict, read from their headers before the first task.
+// What checkpoints can predict or embed, read from their headers before the first task.
 
 // The JSON at the head of a safetensors file, which begins with 8 bytes of its length, lowest first; null where there is none.
 def headerOf(path) {
@@ -21,22 +21,27 @@ def parsed(text) {
     }
 }
 
-// [directions: [[source, target], ...], problem: half a sentence]: one of the two is filled.
-def checkpointFacts(path) {
+// [directions: [[source, target], ...], modalities: [...]], or [problem: half a sentence].
+// unusable: models that cannot do the task
+def checkpointFacts(path, unusable) {
     def header = headerOf(path)
     if (!(header instanceof Map)) {
-        return [directions: [], problem: 'is not a safetensors file, or is cut. What to do: give the model.safetensors that xmodal train wrote']
+        return [problem: 'is not a safetensors file, or is cut. What to do: give the model.safetensors that xmodal train wrote']
     }
     def metadata = header['__metadata__']
     def about = parsed(metadata instanceof Map ? metadata.xmodal : null)
-    if (!(about instanceof Map) || !(about.directions instanceof List) || !about.directions) {
-        return [directions: [], problem: 'is a safetensors file, but no checkpoint of xmodal. What to do: give the model.safetensors that xmodal train wrote']
+    if (!(about instanceof Map) || !(about.directions instanceof List)) {
+        return [problem: 'is a safetensors file, but no checkpoint of xmodal. What to do: give the model.safetensors that xmodal train wrote']
     }
-    return [directions: about.directions, problem: '']
+    if (about.model in unusable) {
+        return [problem: "was trained as ${about.model}, which has no joint embedding. What to do: give another model, or leave it out and train one"]
+    }
+    def listed = about.vocabulary instanceof Map ? about.vocabulary.modalities.collect { modality -> modality.name } : []
+    return [directions: about.directions, modalities: (listed + about.directions.flatten()).unique().sort()]
 }
 
 def inWords(directions) {
-    return directions.groupBy { source, _target -> source }
+    return !directions ? 'nothing' : directions.groupBy { source, _target -> source }
         .sort()
         .collect { source, pairs -> "${pairs.collect { pair -> pair[1] }.sort().join(' and ')} from ${source}" }
         .join(', ')
@@ -54,20 +59,23 @@ def heldBy(row) {
     return row.h5 || row.h5mu ? [] : named.unique().sort()
 }
 
-// Problems of the models that are given: no checkpoint, or none of a row's modalities can be predicted from.
+// Problems of the models that are given: no checkpoint, none of a row's modalities can be predicted from, or (in the joint
+// task) is known, or no joint embedding.
 // uses: [[line, row, path of its model, whether that stands in the row], ...]
-def checkpointProblems(uses) {
+// latentless: in the joint task the models that have no embedding, else null
+def checkpointProblems(uses, latentless = null) {
     def local = uses.findAll { use -> use[2].fileSystem == java.nio.file.FileSystems.default && use[2].isFile() && use[2].size() > 0 }
-    def facts = local.collect { use -> use[2] }.unique().collectEntries { path -> [path, checkpointFacts(path)] }
+    def facts = local.collect { use -> use[2] }.unique().collectEntries { path -> [path, checkpointFacts(path, latentless ?: [])] }
     def broken = local.findAll { use -> facts[use[2]].problem }.groupBy { use -> [use[2], use[3]] }.collect { key, same ->
         "${key[1] ? "${linesText(same.collect { use -> use[0] })}: checkpoint" : '--checkpoint'}: ${key[0].name} ${facts[key[0]].problem}"
     }
     def unfit = local.findAll { use -> !facts[use[2]].problem && heldBy(use[1]) }.collectMany { line, row, path, own ->
-        def directions = facts[path].directions
         def held = heldBy(row)
-        held.intersect(directions.collect { pair -> pair[0] })
+        def used = latentless != null ? facts[path].modalities : facts[path].directions.collect { pair -> pair[0] }.unique().sort()
+        def does = latentless != null ? "embeds ${used.join(' and ')}; not ${held.join(' or ')}" : "predicts ${inWords(facts[path].directions)}; nothing from ${held.join(' or ')}"
+        held.intersect(used)
             ? []
-            : ["line ${line}${row.sample ? " (${row.sample})" : ''}: ${own ? 'checkpoint' : '--checkpoint'}: ${path.name} predicts ${inWords(directions)}; nothing from ${held.join(' or ')}. What to do: give a model that was trained on ${held.join(' or ')}, or cells of ${directions.collect { pair -> pair[0] }.unique().sort().join(' or ')}"]
+            : ["line ${line}${row.sample ? " (${row.sample})" : ''}: ${own ? 'checkpoint' : '--checkpoint'}: ${path.name} ${does}. What to do: give a model that was trained on ${held.join(' or ')}${used ? ", or cells of ${used.join(' or ')}" : ''}"]
     }
     return broken + unfit
 }

@@ -10,7 +10,9 @@ include { nearest            } from './values'
 include { readJson           } from './values'
 include { refuse             } from './values'
 include { sheetRows          } from './values'
+include { taskProblems       } from './joint'
 include { valueProblems      } from './values'
+include { withoutLatent      } from './joint'
 include { sweepProblems      } from '../utils_xmodal_sweep/main'
 include { trainArgsProblems  } from '../utils_xmodal_sweep/main'
 
@@ -18,7 +20,7 @@ include { trainArgsProblems  } from '../utils_xmodal_sweep/main'
 def parameterProblems(given, schema) {
     def rules = schema['$defs'].values().collectEntries { group -> group.properties }
     def needed = schema['$defs'].values().collectMany { group -> group.required ?: [] }
-    def planned = ['joint', 'annotate', 'describe', 'generate']
+    def planned = ['annotate', 'describe', 'generate']
     // Nextflow stores --min-peaks as min-peaks and again as minPeaks; one of them is enough to say.
     def doubles = given.keySet().findAll { name -> name.contains('-') }.collect { name -> name.replaceAll(/-([a-zA-Z0-9])/) { hit -> hit[1].toUpperCase() } }
     def unknown = given.keySet()
@@ -27,7 +29,7 @@ def parameterProblems(given, schema) {
     def missing = needed.findAll { name -> given[name] == null }.collect { name -> "--${name}: is required. It says: ${rules[name].description}" }
     def wrong = rules.findAll { name, _rule -> given[name] != null }.collectMany { name, rule ->
         name == 'task' && given.task in planned
-            ? ["--task ${given.task}: is not there yet. What to do: use --task predict, the only one there is now"]
+            ? ["--task ${given.task}: is not there yet. What to do: use --task predict or --task joint, the ones there are now"]
             : valueProblems(given[name], rule).collect { problem -> "--${name}: ${problem}" }
     }
     return unknown + missing + wrong
@@ -80,11 +82,12 @@ def repeatedProblems(rows, folder) {
 }
 
 // What is wrong with the rows to learn from taken together, and with rows that the model learned from them cannot serve.
-def trainingProblems(rows, hasCheckpoint) {
+// The joint task embeds whatever there is where a model is given.
+def trainingProblems(rows, hasCheckpoint, joint = false) {
     def training = rows.findAll { _line, row -> (row.role ?: 'train') in ['train', 'both'] }
     def whole = training.any { _line, row -> row.h5 || row.h5mu }
     def kinds = training.collectMany { _line, row -> heldBy(row) }.unique().sort()
-    if (whole || !kinds) {
+    if (whole || !kinds || joint && hasCheckpoint) {
         return []
     }
     if (kinds.size() == 1) {
@@ -97,12 +100,13 @@ def trainingProblems(rows, hasCheckpoint) {
         return ["no row to train on has two modalities. What to do: write files of the same cells into one row"]
     }
     return rows.findAll { _line, row -> row.role == 'predict' && !row.checkpoint && heldBy(row) && !heldBy(row).intersect(kinds) }.collect { line, row ->
-        "line ${line} (${row.sample}): the rows to train on have ${kinds.join(' and ')}; nothing can be predicted from ${heldBy(row).join(' or ')} by what they teach. What to do: fill the column checkpoint"
+        "line ${line} (${row.sample}): the rows to train on have ${kinds.join(' and ')}; nothing can be ${joint ? 'made of' : 'predicted from'} ${heldBy(row).join(' or ')} by what they teach. What to do: fill the column checkpoint"
     }
 }
 
 // The samples of the samplesheet, [meta, {column: path}], and all that is wrong with it at once.
-def readSamplesheet(path, schema, checkpoint, peaks, sweep = null) {
+// latentless: in the joint task the models that have no embedding, else null
+def readSamplesheet(path, schema, checkpoint, peaks, sweep = null, latentless = null) {
     def sheet = file(path.toString())
     def (rows, problems) = sheetRows(sheet, schema)
     def hasModel = checkpoint || rows.any { _line, row -> row.role != 'predict' }
@@ -113,8 +117,8 @@ def readSamplesheet(path, schema, checkpoint, peaks, sweep = null) {
     def all = problems + unused + untried +
         rows.collectMany { line, row -> rowProblems(line, row, schema, sheet.parent, hasModel, peaks || checkpoint) } +
         repeatedProblems(rows, sheet.parent) +
-        (problems ? [] : trainingProblems(rows, checkpoint as boolean)) +
-        (workflow.stubRun ? [] : checkpointProblems(uses))
+        (problems ? [] : trainingProblems(rows, checkpoint as boolean, latentless != null)) +
+        (workflow.stubRun ? [] : checkpointProblems(uses, latentless))
     if (all) {
         return [[], all.sort(false) { problem -> lineOf(problem) }]
     }
@@ -171,9 +175,11 @@ workflow PIPELINE_INITIALISATION {
     else if (!given.input || !given.outdir) {
         refuse(['The parameters cannot be used:': ['--input and --outdir: are required, also with --validate_params false']])
     }
-    def (rows, problems) = readSamplesheet(given.input, readJson(sheet_schema), given.checkpoint, given.peaks, given.sweep)
+    def trials = readJson(trials_schema)
+    def (rows, problems) = readSamplesheet(given.input, readJson(sheet_schema), given.checkpoint, given.peaks, given.sweep, given.task == 'joint' ? withoutLatent(trials) : null)
+    def unfit = taskProblems(given, trials)
     def untold = problems ? ["The samplesheet ${given.input} cannot be used (${problems.size()} found):": problems] : [:]
-    untold += sweepProblems(given, readJson(trials_schema)) + trainArgsProblems(given, readJson(trials_schema))
+    untold += (unfit ? ["The parameters do not go with --task ${given.task}:": unfit] : [:]) + sweepProblems(given, trials) + trainArgsProblems(given, trials)
     if (untold) {
         refuse(untold)
     }

@@ -1,6 +1,7 @@
 // The file of trials (--sweep): everything that can be wrong with it is said at once, before the first task.
 
 include { lineOf        } from '../utils_xmodal/values'
+include { modelOf       } from '../utils_xmodal/joint'
 include { nearest       } from '../utils_xmodal/values'
 include { readJson      } from '../utils_xmodal/values'
 include { sheetRows     } from '../utils_xmodal/values'
@@ -80,7 +81,7 @@ def readTrials(path, schema, given) {
 // What is wrong with the settings in --train_args, by what the model has; as of trials, so that no task is needed to tell.
 def trainArgsProblems(given, schema) {
     def args = (given.train_args ?: '').toString()
-    def model = (args.findAll(/--model[ =]+(\w+)/) { _all, name -> name } ?: [given.model]).last()
+    def model = modelOf(given)
     if (!given.validate_params || given.sweep || given.checkpoint || !schema['$defs'].containsKey(model)) {
         return [:]
     }

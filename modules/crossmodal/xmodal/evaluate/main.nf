@@ -7,7 +7,8 @@ process XMODAL_EVALUATE {
 
     input:
     // targets: the modality that each file of `predictions` predicts, in the same order
-    tuple val(meta), path(cells, stageAs: 'input/*'), val(targets), path(predictions, stageAs: 'prediction?/*'), path(checkpoint, stageAs: 'checkpoint/*')
+    // embedding: what XMODAL_EMBED wrote, in place of predictions ([] and []), or []
+    tuple val(meta), path(cells, stageAs: 'input/*'), val(targets), path(predictions, stageAs: 'prediction?/*'), path(checkpoint, stageAs: 'checkpoint/*'), path(embedding, stageAs: 'embedding/*')
 
     output:
     tuple val(meta), path("${prefix}")             , emit: evaluation
@@ -23,11 +24,13 @@ process XMODAL_EVALUATE {
     prefix = task.ext.prefix ?: "${meta.id}"
     def files = predictions instanceof List ? predictions : [predictions]
     def pairs = [targets, files].transpose().collect { target, file -> "--prediction ${target}=${file}" }.join(' ')
+    def embedded = embedding ? "--embedding ${embedding}" : ''
     def model = checkpoint ? "--checkpoint ${checkpoint}" : ''
     """
     xmodal evaluate \\
         ${args} \\
         ${pairs} \\
+        ${embedded} \\
         ${model} \\
         --threads ${task.cpus} \\
         --device cpu \\
