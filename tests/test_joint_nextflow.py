@@ -6,19 +6,26 @@ import json
 import subprocess
 from pathlib import Path
 
+import anndata as ad
+import mudata as mu
+import numpy as np
 import pytest
 
-from helpers_nextflow import ROOT, nextflow, pipeline, succeeded, tasks
+from helpers_docs import undocumented
+from helpers_nextflow import ROOT, TESTDATA, count, nextflow, pipeline, succeeded, tasks
 from test_sheet_errors import GOLDEN, safetensors
+from xmodal import fields
 
 pytestmark = pytest.mark.nextflow
 Run = subprocess.CompletedProcess[str]
+
 # --- samplesheets -----------------------------------------------------------------------------------------------------
 
 SCRIPT = """
 include { readJson        } from '%(root)s/subworkflows/local/utils_xmodal/values'
 include { readSamplesheet } from '%(root)s/subworkflows/local/utils_xmodal/main'
 include { withoutLatent   } from '%(root)s/subworkflows/local/utils_xmodal/joint'
+include { hasClusters     } from '%(root)s/subworkflows/crossmodal/crossmodal_joint_embed/main'
 
 workflow {
     schema = readJson('%(root)s/assets/schema_input.json')
@@ -26,6 +33,11 @@ workflow {
     said = readJson('cases.json').collectEntries { name, given ->
         found = readSamplesheet("${launchDir}/${name}.csv", schema, given.checkpoint, null, null, given.joint ? latentless : null)
         [name, [samples: found[0].size(), problems: found[1].collect { text -> "${text}".toString() }]]
+    }
+    said.clusters = ['{}', '{"sizes": [30]}', '{"sizes": [20, 10]}'].collect { text ->
+        json = file("${launchDir}/embedding.json")
+        json.text = text
+        hasClusters([id: 'small'], json)
     }
     file("${launchDir}/said.json").text = groovy.json.JsonOutput.toJson(said)
 }
@@ -102,6 +114,10 @@ def test_a_sheet_and_all_that_is_wrong_with_it(said: dict[str, dict[str, list[st
     assert bool(said[name]["samples"]) == (not expected)
 
 
+def test_there_are_no_markers_of_one_cluster(said: dict[str, list[bool]]) -> None:
+    assert said["clusters"] == [True, False, True]  # of a stub nothing is known
+
+
 # --- parameters -------------------------------------------------------------------------------------------------------
 
 REFUSED = {
@@ -125,3 +141,136 @@ def test_what_does_not_go_with_the_task_is_told_at_once(tmp_path: Path, options:
     run = pipeline(tmp_path, "-profile", "test", "--outdir", "out", *options)
     assert run.returncode != 0 and tasks(tmp_path) == []
     assert [text for text in REFUSED[options] if text not in run.stdout + run.stderr] == []
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+TASKS = 16  # 3 checks, 2 prepared, 1 trained; 2 each embedded, denoised, compared, scored; 1 report, 1 MultiQC
+PUBLISHED = (
+    "prepared/training.h5mu",
+    "prepared/mapped.h5mu",
+    "models/crossmp/model.safetensors",
+    *(
+        f"{place}"
+        for name in ("joint", "mapped")
+        for place in (
+            f"embedding/{name}.h5mu",
+            f"embedding/{name}/embedding.png",
+            f"embedding/{name}/embedding.tsv",
+            f"embedding/{name}/clusters.tsv",
+            f"embedding/{name}/embedding.json",
+            f"imputed/{name}.h5mu",
+            f"imputed/{name}.impute.json",
+            f"markers/{name}/markers.tsv",
+            f"markers/{name}/markers.json",
+            f"evaluation/{name}/metrics.json",
+            f"evaluation/{name}/scores.tsv",
+        )
+    ),
+    "report/index.html",
+    "multiqc/multiqc_report.html",
+)
+OPTIONS = ("-profile", "test", "--outdir", "out", "--input", "sheet.csv", "--task", "joint", "--batch_key", "batch")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 cells with both modalities, 300 with RNA alone; 150 of the first come again with ATAC alone, and no columns of obs."""
+    folder = tmp_path_factory.mktemp("joint")
+    rna, atac = (ad.read_h5ad(TESTDATA / f"{name}.h5ad") for name in ("rna", "atac"))
+    rna[:600].write_h5ad(folder / "rna.h5ad")
+    atac[:600].write_h5ad(folder / "atac.h5ad")
+    rna[600:].write_h5ad(folder / "only_rna.h5ad")
+    again = atac[:150].copy()
+    again.obs = again.obs[[]]
+    again.write_h5ad(folder / "again.h5ad")
+    rows = ("both,train,rna.h5ad,atac.h5ad", "one,train,only_rna.h5ad,", "mapped,predict,,again.h5ad")
+    (folder / "sheet.csv").write_text("\n".join(("sample,role,rna,atac", *rows, "")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path) -> Run:
+    run = pipeline(folder, *OPTIONS, "--model", "crossmp")
+    succeeded(run)
+    return run
+
+
+def embedded(folder: Path, name: str) -> mu.MuData:
+    return mu.read_h5mu(folder / f"out/embedding/{name}.h5mu")
+
+
+def test_every_result_is_published_and_on_the_page_of_outputs(finished: Run, folder: Path) -> None:
+    assert count(finished, "Submitted") == TASKS
+    assert [name for name in PUBLISHED if not (folder / "out" / name).is_file()] == []
+    files = [str(f.relative_to(folder / "out")) for f in (folder / "out").rglob("*") if f.is_file()]
+    assert undocumented(files) == []
+
+
+def test_cells_of_one_modality_are_embedded_beside_those_of_two(finished: Run, folder: Path) -> None:
+    joint = embedded(folder, "joint")
+    assert joint.n_obs == 900 and np.isfinite(joint.obsm[fields.EMBEDDING]).all()
+    weight = joint.obs[f"{fields.WEIGHT}_atac"]
+    one = joint.obs[fields.SAMPLE] == "one"
+    assert one.sum() == 300 and not weight[one].fillna(0).any() and (weight[~one] > 0).all()
+
+
+def test_mapped_cells_lie_where_the_model_puts_them(finished: Run, folder: Path) -> None:
+    """The same ATAC profiles, prepared by themselves, as what ATAC alone makes of these cells in the joint file."""
+    joint, mapped = embedded(folder, "joint"), embedded(folder, "mapped")
+    rows = joint.obs_names.get_indexer(mapped.obs_names)
+    assert len(rows) == 150 and (rows >= 0).all()
+    alone = joint.obsm[f"{fields.EMBEDDING}_atac"][rows]
+    np.testing.assert_allclose(mapped.obsm[fields.EMBEDDING], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_columns_that_mapped_cells_lack_are_left_out(finished: Run, folder: Path) -> None:
+    keys = {
+        name: json.loads((folder / f"out/evaluation/{name}/metrics.json").read_text())["embedding"]
+        for name in ("joint", "mapped")
+    }
+    assert [keys["joint"][k] for k in ("label_key", "batch_key")] == ["cell_type", "batch"]
+    assert [keys["mapped"][k] for k in ("label_key", "batch_key")] == [None, None]
+    assert keys["mapped"]["cells"] == 150  # all of them, not only those of a split
+
+
+def test_resume_finds_only_the_markers_again_by_another_sample(finished: Run, folder: Path) -> None:
+    again = pipeline(folder, *OPTIONS, "--model", "crossmp", "--sample_key", "batch", "-resume")
+    succeeded(again)
+    submitted = [line.rpartition(":")[2] for line in again.stdout.splitlines() if "Submitted process" in line]
+    assert submitted == ["XMODAL_MARKERS (joint)", "XMODAL_REPORT (report)", "MULTIQC (xmodal)"]
+    assert count(again, "Cached") == TASKS - 3
+
+
+FAILS = """
+process {
+    withName: '.*:XMODAL_MARKERS' {
+        beforeScript = { meta.id == 'new' ? 'exit 3' : "export PATH=$BIN:\\$PATH" }
+    }
+}
+"""
+
+
+def test_a_mapped_sample_without_markers_does_not_end_the_run(tmp_path: Path) -> None:
+    """As a stub, with a GPU that is not there, and with the default model of the task."""
+    (tmp_path / "fails.config").write_text(FAILS.replace("$BIN", str(ROOT / ".venv/bin")))
+    options = ("-profile", "test,gpu", "-stub", "--task", "joint", "--outdir", "out", "-c", "fails.config")
+    run = pipeline(tmp_path, *options)
+    succeeded(run)
+    assert "Error is ignored" in run.stdout and (tmp_path / "out/report/index.html").is_file()
+    assert [p.name for p in (tmp_path / "out/markers").iterdir()] == ["joint"]
+    assert [p.name for p in (tmp_path / "out/models").iterdir()] == ["sailerx"]
+    scripts = {p.parent: p.read_text() for p in tasks(tmp_path)}
+    report = next(folder for folder, text in scripts.items() if "index.html" in text)
+    staged = sorted(str(p.relative_to(report)) for kind in ("embedding", "markers") for p in report.glob(f"{kind}/*"))
+    assert staged == ["embedding/joint", "embedding/new", "markers/joint"]
+
+
+def test_a_given_model_embeds_what_there_is(tmp_path: Path) -> None:
+    """Rows to train on need no pairs then."""
+    (tmp_path / "model.safetensors").write_bytes((GOLDEN / "crossmp-format1.safetensors").read_bytes())
+    (tmp_path / "sheet.csv").write_text(f"sample,rna\none,{TESTDATA}/rna.h5ad\n")
+    options = ("--input", "sheet.csv", "--task", "joint", "--checkpoint", "model.safetensors", "--skip_multiqc")
+    run = pipeline(tmp_path, "-profile", "test", "-stub", "--outdir", "out", *options)
+    succeeded(run)
+    assert "XMODAL_TRAIN" not in run.stdout and (tmp_path / "out/embedding/joint.h5mu").is_file()

@@ -184,9 +184,9 @@ def test_the_judge_finds_each_mistake(name: str, old: str, new: str) -> None:
 
 
 def configured_options() -> dict[str, set[str]]:
-    """Options that conf/modules.config passes through ext.args, by command."""
-    text = (ROOT / "conf/modules.config").read_text()
-    blocks = re.findall(r"withName: 'XMODAL_([A-Z]+)(?:_NEW|_TRIAL)?' \{(.*?)\n    \}", text, re.S)
+    """Options that the configuration passes through ext.args, by command."""
+    text = "".join((ROOT / f"conf/{name}.config").read_text() for name in ("modules", "joint", "sweep"))
+    blocks = re.findall(r"withName: '(?:\.\*:.*:)?XMODAL_([A-Z]+)(?:_NEW|_TRIAL)?' \{(.*?)\n    \}", text, re.S)
     found: dict[str, set[str]] = {}
     for name, block in blocks:
         found.setdefault(name.lower(), set()).update(OPTION.findall(block))
