@@ -52,7 +52,7 @@ def command(
     if output.suffix not in (".h5ad", ".h5mu"):
         raise UsageRefused(f"--output {output}: the name must end in .h5ad or .h5mu")
     settings.given_resolution()
-    from xmodal.outputs import refuse_existing, refuse_inputs
+    from xmodal.outputs import refuse_existing, refuse_inputs, write_json
 
     for path in (output, table, summary, overview):
         if path is not None:
@@ -60,4 +60,16 @@ def command(
     for path in (output, table, summary):
         if path is not None:
             refuse_inputs(path, file, checkpoint)
-    raise UsageRefused("not there yet")
+    from xmodal import devices
+
+    where = devices.choose(device, threads, seed)
+    from xmodal.embedding.run import Outputs, run
+
+    found = run(file, checkpoint, Outputs(output, table, overview, overwrite), settings, (where, seed))
+    if summary is not None:
+        write_json(summary, found, overwrite)
+    measured = ", ".join(f"{about['cells']} with {m}" for m, about in found["modalities"].items())
+    click.echo(
+        f"{found['cells']} cells ({measured}) on {where}: {found['clusters']} clusters at resolution "
+        f"{found['resolution']:g} -> {output}"
+    )

@@ -43,10 +43,21 @@ def command(
         raise UsageRefused(f"--output {output}: the name must end in .h5ad or .h5mu")
     if output.suffix == ".h5ad" and len(settings.modality) != 1:
         raise UsageRefused(f"--output {output}: an .h5ad holds one modality; give exactly one --modality, or an .h5mu")
-    from xmodal.outputs import refuse_existing, refuse_inputs
+    from xmodal.outputs import refuse_existing, refuse_inputs, write_json
 
     for path in (output, summary):
         if path is not None:
             refuse_existing(path, overwrite)
             refuse_inputs(path, file, checkpoint)
-    raise UsageRefused("not there yet")
+    from xmodal import devices
+
+    where = devices.choose(device, threads, seed)
+    from xmodal.embedding.imputation import run
+
+    found = run(file, checkpoint, output, settings, (where, seed, overwrite))
+    if summary is not None:
+        write_json(summary, found, overwrite)
+    done = ", ".join(
+        f"{m}: {about['cells']} cells x {about['features']} features" for m, about in found["imputed"].items()
+    )
+    click.echo(f"imputed {done} on {where} -> {output}")

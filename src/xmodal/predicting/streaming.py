@@ -46,14 +46,20 @@ def write_h5ad(
             if MATRIX in handle:
                 del handle[MATRIX]
             for place in places:
-                data = handle.create_dataset(place, (len(obs), len(var)), np.float32, track_times=False)
-                data.attrs["encoding-type"], data.attrs["encoding-version"] = "array", "0.2.0"
+                new_matrix(handle, place, (len(obs), len(var)))
             first = 0
             for chunk in chunks:
                 size = len(chunk[MATRIX])
                 for place in places:
                     handle[place][first : first + size] = chunk[place]
                 first += size
+
+
+def new_matrix(handle: h5py.File, place: str, shape: tuple[int, int]) -> h5py.Dataset:
+    """A float32 matrix (cells, features) that anndata reads, to be filled."""
+    data = handle.create_dataset(place, shape, np.float32, track_times=False)
+    data.attrs["encoding-type"], data.attrs["encoding-version"] = "array", "0.2.0"
+    return data
 
 
 def has_intervals(about: dict[str, Any]) -> bool:
@@ -129,12 +135,13 @@ def _put_beside(measured: Any, predicted: Any, modality: Modality) -> None:
         measured.var[column] = predicted.var[column].reset_index(drop=True).reindex(place).to_numpy()
 
 
-def require_room(path: Path, size: int) -> None:
+def require_room(path: Path, size: int, what: str = "the prediction", do: str = "predict fewer cells (--rows)") -> None:
+    """Refuse ``size`` bytes where fewer are free; ``do``: how to need less."""
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise InputRefused(
-            f"the prediction takes {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free",
+            f"{what} takes {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free",
             where=str(path),
-            do="free space, predict fewer cells (--rows) or write elsewhere",
+            do=f"free space, {do} or write elsewhere",
         )
