@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from xmodal.cli import options
-from xmodal.errors import NotApplicable, UsageRefused
+from xmodal.errors import UsageRefused
 from xmodal.scores.evaluation_settings import OF_EMBEDDINGS, OF_PREDICTIONS, EvaluationSettings
 
 
@@ -104,4 +104,19 @@ def _predictions(
 def _embedding(
     truth: Path, embedding: Path, output_dir: Path, settings: EvaluationSettings, rest: dict[str, Any]
 ) -> None:
-    raise NotApplicable("embeddings cannot be scored yet")
+    import time
+
+    from xmodal.data import io
+    from xmodal.scores import embedding_evaluation, embedding_files, embedding_input
+
+    start = time.monotonic()
+    given = embedding_input.read_embedding(embedding)
+    if rest["checkpoint"] is not None:
+        embedding_input.require_checkpoint(rest["checkpoint"], given)
+    mdata = io.read_cells(truth)
+    result = embedding_evaluation.evaluate(mdata, given, settings, rest["seed"])
+    timing = {"evaluate_s": round(time.monotonic() - start, 2), "threads": rest["threads"]}
+    content = embedding_files.results(result, mdata, settings, rest["seed"], timing)
+    embedding_files.write(output_dir, content, rest["overwrite"])
+    for line in embedding_files.summary(content):
+        click.echo(line)

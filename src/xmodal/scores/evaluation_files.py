@@ -36,7 +36,7 @@ def results(
     return {
         "targets": {t.name: describe(t, settings) for t in targets},
         "modalities": {m: {"genome": genome_of(mdata, m)} for m in mdata.mod},
-        "split": _split(mdata),
+        "split": split_of(mdata),
         "settings": {**settings.model_dump(mode="json"), "seed": seed},
         "timing": timing,
     }
@@ -92,7 +92,8 @@ def _label_counts(target: Target) -> dict[str, int]:
     return {str(n) or "(no label)": int(c) for n, c in zip(names, counts, strict=True)}
 
 
-def _split(mdata: MuData) -> dict[str, Any]:
+def split_of(mdata: MuData) -> dict[str, Any]:
+    """Cells of each part, and what the file says of how they were split."""
     if fields.SPLIT not in mdata.obs:
         return {}
     part = mdata.obs[fields.SPLIT].astype(str)
