@@ -110,7 +110,7 @@ def _all_groups(
     ranked = ranks.test(own.values, place[own.groups.codes], len(ways), strata)
     values = None
     if own.imputed is not None:
-        values = imputed.rank(own.imputed, own.groups.codes, len(own.groups.names), own.scale)
+        values = imputed.rank(own.imputed, own.rows, own.groups.codes, len(own.groups.names), own.scale)
         if without := int(np.isnan(values.auroc).all(0).sum()):
             found.notes.append((f"{without} of {len(own.features)} features have no imputed values", ""))
     frames = []

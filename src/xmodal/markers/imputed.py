@@ -29,14 +29,16 @@ class Ranked:
     log2fc: Float
 
 
-def rank(layer: Any, codes: Index, count: int, scale: str) -> Ranked:
-    """``layer``: (cells, features) on ``scale``, dense or sparse, may hold nan; ``codes``: group of each cell, (cells,)."""
-    cells, features = layer.shape
+def rank(layer: Any, rows: Index, codes: Index, count: int, scale: str) -> Ranked:
+    """``layer``: (all cells, features) on ``scale``, dense or sparse, may hold nan; ``codes`` (cells,): groups of ``rows``."""
+    cells, features = len(rows), layer.shape[1]
     result = Ranked(np.full((count, features), np.nan), np.full((count, features), np.nan))
     step = max(1, VALUES // max(cells, 1))
     for first in range(0, features, step):
-        block = layer[:, first : first + step]
-        block = np.ascontiguousarray((block.toarray() if sp.issparse(block) else np.asarray(block)).T)
+        block = layer[:, first : first + step][rows]
+        block = np.ascontiguousarray(
+            (block.toarray() if sp.issparse(block) else np.asarray(block)).T
+        )  # (features, cells)
         there = ~np.isnan(block)
         whole = np.flatnonzero(there.all(1))
         result.auroc[:, first + whole], result.log2fc[:, first + whole] = _whole(block[whole], codes, count, scale)
@@ -62,23 +64,27 @@ def _whole(block: Any, codes: Index, count: int, scale: str) -> tuple[Float, Flo
 
 
 def _group_sums(block: Any, codes: Index, count: int) -> Float:
-    inside = sp.csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))), (count, len(codes)))
-    return np.asarray(inside @ block.T.astype(np.float64))
+    """(groups, features)"""
+    inside = (codes[:, None] == np.arange(count)).astype(np.float64)
+    return np.asarray(block.astype(np.float64) @ inside).T
 
 
 def _rank_sums(block: Any, codes: Index, count: int) -> Float:
-    """Sums of the ranks of each group, (groups, features); ties share their rank."""
-    from scipy.stats import rankdata
-
+    """Sums of the ranks of each group, (groups, features)."""
     features, cells = block.shape
     order = np.argsort(block, axis=1)
     ordered = np.take_along_axis(block, order, 1)
     tied = (ordered[:, 1:] == ordered[:, :-1]).any(1)
-    place = codes[order] + count * np.arange(features)[:, None]  # (features, cells)
-    rank = np.broadcast_to(np.arange(1.0, cells + 1), block.shape)
-    sums: Float = (
-        np.bincount(place.ravel(), rank.ravel(), count * features).reshape(features, count).T.astype(np.float64)
-    )
-    if tied.any():
-        sums[:, tied] = _group_sums(rankdata(block[tied], axis=1), codes, count)
-    return sums
+    sums = np.empty((features, count))
+    own, plain = codes.astype(np.int32), np.arange(1.0, cells + 1)
+    for i in range(features):
+        rank = _shared(ordered[i]) if tied[i] else plain
+        sums[i] = np.bincount(own[order[i]], rank, count)
+    return sums.T
+
+
+def _shared(ordered: Any) -> Float:
+    """Ranks of sorted values (cells,), the mean rank where they are tied."""
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    lengths = np.diff(np.r_[starts, len(ordered)])
+    return np.repeat(starts + (lengths + 1) / 2, lengths)

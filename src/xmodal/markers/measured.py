@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from xmodal.data.splits import near
 from xmodal.data.transforms import CP
 from xmodal.errors import InputRefused
 from xmodal.fields import BERNOULLI, CLR, DEPTH, GAUSSIAN, IDENTITY, IMPUTED, NB, UNS
-from xmodal.markers.groups import Groups
+from xmodal.markers.groups import Groups, Index
 from xmodal.markers.ranks import Columns
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class Measured:
     """A modality of the cells with a label and with counts.
 
     ``counts``: CSR (cells, features): counts, ones for open peaks, or values on the scale "as measured".  ``values``: what
-    is ranked.  ``depth`` (cells,): counts, or open peaks; of values 1.  ``imputed``: (cells, features), may hold nan; or None.
+    is ranked.  ``depth`` (cells,): counts, or open peaks; of values 1.  ``imputed``: the layer (all cells, features), which
+    may hold nan, or None; ``rows``: places of the cells in it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Measured:
     values: sp.csc_matrix | Columns
     depth: Float
     imputed: Any | None
+    rows: Index
 
     @property
     def countable(self) -> bool:
@@ -69,33 +71,45 @@ def names_of(mdata: MuData, asked: tuple[str, ...], path: Path) -> list[str]:
     return [name for name in mdata.mod if not asked or name in asked]
 
 
-def of_modality(mdata: MuData, name: str, groups: Groups, path: Path) -> Measured:
-    """Checked as ``check`` and ``prepare`` do, so that log values are refused; cells without label or counts are left out."""
-    part = mdata.mod[name]
-    where = f"{path} ({name})" if len(mdata.mod) > 1 else str(path)
-    likelihood, scale = _kind(mdata, name, where)
-    contracts.require(f for f in contracts.check_modality(name, part, likelihood, scale, where) if f.level == "error")
+def kinds(mdata: MuData, names: list[str], path: Path) -> dict[str, tuple[str, str]]:
+    """(likelihood, scale) of the modalities, checked as ``check`` and ``prepare`` do, all mistakes told at once."""
+    findings, found = [], {}
+    for name in names:
+        where = f"{path} ({name})" if len(mdata.mod) > 1 else str(path)
+        found[name] = _kind(mdata, name, where)
+        findings += contracts.check_modality(name, mdata.mod[name], *found[name], where=where)
+    contracts.require(replace(f, do=_through_prepare(f.do)) for f in findings if f.level == "error")
+    return found
+
+
+def _kind(mdata: MuData, name: str, where: str) -> tuple[str, str]:
+    """As an earlier ``prepare`` wrote it, else by the modality's name and values."""
+    sample = samples.Sample("", dict(mdata.mod), mdata.obs)
+    samples.remember_likelihood(sample, name, mdata.uns.get(UNS))
+    try:
+        return contracts.resolve_likelihood(name, mdata.mod[name], sample.likelihoods.get(name))
+    except InputRefused as error:
+        raise InputRefused(error.what, where=where, do=_through_prepare(error.do)) from None
+
+
+def _through_prepare(do: str) -> str:
+    """The option is one of prepare, whose file says it from then on."""
+    return do if "--likelihood" not in do else f"{do} (an option of xmodal prepare)"
+
+
+def of_modality(mdata: MuData, name: str, kind: tuple[str, str], groups: Groups) -> Measured:
+    """The cells of a checked modality; those without label or counts are left out."""
+    part, (likelihood, scale) = mdata.mod[name], kind
     own = groups.at(mdata.obs_names.get_indexer(part.obs_names).astype(np.int64))
     depth = _depth(part, likelihood, scale)
     rows = np.flatnonzero((own.codes >= 0) & (depth > 0))
     counts = sp.csr_matrix(part.X[rows], dtype=np.float64)
     if likelihood == BERNOULLI:
         counts.data[:] = 1
-    layer = part.layers[IMPUTED][rows] if IMPUTED in part.layers else None
+    layer = part.layers.get(IMPUTED)
     values = _values(counts, depth[rows], likelihood, scale)
     names = part.var_names.to_numpy(object)
-    return Measured(name, likelihood, scale, names, own.at(rows), counts, values, depth[rows], layer)
-
-
-def _kind(mdata: MuData, name: str, where: str) -> tuple[str, str]:
-    """(likelihood, scale) as an earlier ``prepare`` wrote it, else by the modality's name and values."""
-    sample = samples.Sample("", dict(mdata.mod), mdata.obs)
-    samples.remember_likelihood(sample, name, mdata.uns.get(UNS))
-    try:
-        return contracts.resolve_likelihood(name, mdata.mod[name], sample.likelihoods.get(name))
-    except InputRefused as error:
-        do = f"bring it through xmodal prepare, and {error.do}"
-        raise InputRefused(error.what, where=where, do=do) from None
+    return Measured(name, likelihood, scale, names, own.at(rows), counts, values, depth[rows], layer, rows)
 
 
 def _depth(part: AnnData, likelihood: str, scale: str) -> Float:

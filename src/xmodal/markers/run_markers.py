@@ -41,13 +41,13 @@ class Found:
 def run(path: Path, settings: MarkerSettings, seed: int = 0, threads: int = 1) -> Found:
     """Compare the groups in every modality; nothing is drawn, so ``seed`` is only noted."""
     mdata = io.read_cells(path)
-    names = measured.names_of(mdata, settings.modality, path)
+    kinds = measured.kinds(mdata, measured.names_of(mdata, settings.modality, path), path)
     known = groups.find(mdata, settings)
     without = int((known.codes < 0).sum())
     compared: list[Compared] = []
-    for name in names:
+    for name, kind in kinds.items():
         log.info("%s: %d groups are compared", name, len(known.asked))
-        compared.append(comparison.compare(measured.of_modality(mdata, name, known, path), settings, threads))
+        compared.append(comparison.compare(measured.of_modality(mdata, name, kind, known), settings, threads))
     if not any(len(c.table) for c in compared):
         first = next(f"{group}: {what}" for c in compared for what, group in c.notes if group)
         raise InputRefused(

@@ -13,7 +13,6 @@ from xmodal.reporting.figures import INK, canvas
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.figure import SubFigure as Panel
 
     from xmodal.markers.comparison import Compared
 
@@ -22,6 +21,7 @@ MOST_ROWS = 90  # features: beyond it each group gets fewer, so that names stay 
 MOST_GROUPS = 60  # columns: the largest groups
 ROW, COLUMN, DOT = 0.19, 0.27, 105.0  # inches, inches, and points squared of a dot for the largest share
 LONGEST = 30
+LEGEND = 2.4  # inches that sizes and colours take
 BAND, FAINT = "#f3f5f7", "#5b6670"
 SEEN = {NB: "cells in which it is seen", BERNOULLI: "cells with the peak open", GAUSSIAN: "cells above the mean of all"}
 MEAN = {NB: "mean log CP10k", BERNOULLI: "share of all open peaks", GAUSSIAN: "mean"}
@@ -35,13 +35,12 @@ def markers(found: Compared, top: int) -> Figure:
     if not rows:
         return _nothing()
     share = found.profiles.share_in[np.ix_(columns, rows)].T  # (features, groups)
-    height, width = ROW * len(rows), COLUMN * len(columns)
+    height, width = max(ROW * len(rows), LEGEND), COLUMN * len(columns)
     names = [_short(str(found.features[r])) for r in rows]
     labels = [_short(found.groups[c]) for c in columns]
     longest = max(map(len, labels))
     room = 0.085 * max(map(len, names)) + 0.075 * longest + 0.35
     figure, axes = canvas(room + width + 1.75, height + 0.75 + 0.075 * longest, 0)
-    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.02)
     axes = figure.subplots(1, 2, width_ratios=[width, 1.3])
     largest = _rounded_up(float(np.nanmax(share)))
     dots = _dots(axes[0], share / largest, scaled(found, rows, columns), blocks)
@@ -115,7 +114,7 @@ def _dots(axis: Axes, size: Float, colour: Float, blocks: dict[str, list[int]]) 
     return dots
 
 
-def _legend(figure: Figure | Panel, axis: Axes, dots: Any, largest: float, likelihood: str) -> None:
+def _legend(figure: Figure, axis: Axes, dots: Any, largest: float, likelihood: str) -> None:
     """Sizes and colours, in a column of their own at the top right."""
     from matplotlib.lines import Line2D
 
