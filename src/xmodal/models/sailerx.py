@@ -24,7 +24,7 @@ from xmodal.models.base import CrossModalModel, GradientSettings, ModelSettings
 from xmodal.models.layers import drawn
 from xmodal.models.likelihoods import Head
 from xmodal.models.parts.experts import Decoder, Encoder, Gaussian
-from xmodal.models.parts.projections import Projection
+from xmodal.models.parts.projections import Projection, reliability
 from xmodal.models.parts.similarity import cosines, dependence, mutual_information, unlikeness
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ OBSM = "obsm:"
 TRUST = (0.01, 0.99)  # quantiles of the log depth that count as no and full trust
 LEAST_TRUST = 0.05  # so that no cell is without structure
 GROUPS = 15  # k-means groups of the reference within which depth is taken out
+FEWEST, STEPS = 32, 15  # cells of a minibatch at least, minibatches of an epoch where there are few cells
+JOINT = 3.0  # the joint latent, which is what is looked at, against a modality's own
+MOMENTUM = 0.05  # of the mean precisions
 WARM_UP = 0.3  # share of a cycle in which the regularisers rise
 
 
@@ -46,13 +49,14 @@ class SailerXSettings(GradientSettings):
     schedule: Literal["plateau", "onecycle"] = Field("onecycle", description="Course of the learning rate.")
     clip: float = Field(50.0, gt=0, description="Largest norm of the gradient.")
     reference: str = Field(
-        "auto", description="What leads: a modality, or obsm:KEY of the file; auto: rna where there is any."
+        "auto",
+        description="What leads: a modality, or obsm:KEY of the file; auto: all, each as far as its structure is reliable.",
     )
     reference_dimensions: int = Field(15, ge=2, description="Dimensions of the reference made of a modality.")
     latent: int = Field(20, ge=2, description="Dimensions of the latent.")
     hidden: int = Field(128, ge=2, description="Width of the hidden layers.")
     similarity: float = Field(200.0, ge=0, description="Weight of the similarity of pairs of cells to the reference.")
-    invariance: float = Field(50.0, ge=0, description="Weight of the latent's dependence on depth.")
+    invariance: float = Field(200.0, ge=0, description="Weight of the latent's dependence on depth.")
     mutual_information: float = Field(0.0, ge=0, description="Weight of the paper's bound on mutual information.")
     kl: float = Field(1.0, ge=0, description="Weight of the divergence from the prior.")
     cycles: int = Field(
@@ -61,7 +65,15 @@ class SailerXSettings(GradientSettings):
     hide: float = Field(0.5, ge=0, le=1, description="Share of the cells that keep one modality only, in training.")
     input_dropout: float = Field(0.5, ge=0, lt=1, description="Share of the peaks hidden in training.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of hidden layers.")
-    own: float = Field(0.1, ge=0, lt=1, description="Share of a cell's own counts in its imputed values.")
+    trust: bool = Field(
+        True,
+        description="Modalities weigh in the embedding as their structure is reliable; false: as they say themselves.",
+    )
+    own: float = Field(0.15, ge=0, lt=1, description="Share of a cell's own counts in its imputed values.")
+
+    def minibatch(self, cells: int) -> int:
+        """Smaller ones of few cells, so that an epoch has steps enough."""
+        return max(min(self.batch_size, FEWEST), min(self.batch_size, cells // STEPS))
 
 
 class SailerX(CrossModalModel):
@@ -82,11 +94,12 @@ class SailerX(CrossModalModel):
         batches = len(vocabulary.batches) if vocabulary.batches is not None else 0
         self.encoders = nn.ModuleDict({m: Encoder(settings, vocabulary[m]) for m in vocabulary})
         self.decoders = nn.ModuleDict({m: Decoder(settings, vocabulary[m], batches) for m in vocabulary})
-        width = self._projection().width if vocabulary.reference is None else vocabulary.reference.width
-        self.register_buffer("groups", torch.zeros(GROUPS, width))
+        self.register_buffer("groups", torch.zeros(GROUPS, self._reference_width()))
         for m in vocabulary:
             self.register_buffer(f"depth_{m}", torch.tensor([0.0, 1.0]))  # mean and spread of the log depth
             self.register_buffer(f"group_depth_{m}", torch.zeros(GROUPS))
+            self.register_buffer(f"reliable_{m}", torch.tensor(1 / len(vocabulary.modalities)))  # sum to one
+            self.register_buffer(f"precision_{m}", torch.ones(()))  # mean over cells and dimensions
         self.register_buffer("trust", torch.tensor([0.0, 1.0]))  # log depths of no and of full trust
         self.register_buffer("seen", torch.zeros((), dtype=torch.float64))  # cells trained on so far
         self.register_buffer("cells", torch.ones((), dtype=torch.float64))
@@ -107,6 +120,10 @@ class SailerX(CrossModalModel):
             depth = torch.log1p(torch.from_numpy(cells.having(m).counts[m].sum(1)).float().ravel().clamp(min=0))
             if len(depth) > 1:
                 self.get_buffer(f"depth_{m}").copy_(torch.stack([depth.mean(), depth.std().clamp(min=1e-3)]))
+        noise = {m: reliability(cells, m, self.settings.reference_dimensions) for m in self.vocabulary}
+        signal = {m: r / (1 - r) for m, r in noise.items()}
+        for m in self.vocabulary:
+            self.get_buffer(f"reliable_{m}").fill_(signal[m] / sum(signal.values()))
         self._prepare_groups(cells)
 
     def _prepare_groups(self, cells: Cells) -> None:
@@ -139,18 +156,34 @@ class SailerX(CrossModalModel):
         centre, spread = self.get_buffer(f"depth_{m}")
         return (torch.log1p(batch.counts[m].sum(1).clamp(min=0)) - centre) / spread
 
-    def _projection(self) -> Projection:
-        found = self.encoders[self.lead].projection
+    def _led_by(self) -> list[str]:
+        """The modalities whose projections are the reference: the one asked for, or all."""
+        return [self.lead] if self.settings.reference in self.vocabulary.modalities else list(self.vocabulary)
+
+    def _projection(self, m: str) -> Projection:
+        found = self.encoders[m].projection
         assert isinstance(found, Projection)
         return found
 
+    def _reference_width(self) -> int:
+        if self.vocabulary.reference is not None:
+            return self.vocabulary.reference.width
+        return sum(self._projection(m).width for m in self._led_by())
+
     def _reference(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The reference embedding, rows of length 1, (cells, width), and which cells have one."""
-        if self.vocabulary.reference is None:
-            return self._projection()(batch), batch.present[self.lead]
-        given = batch.extra[fields.REFERENCE]
-        known = given.isfinite().all(1)
-        return F.normalize(given.nan_to_num(), dim=1), known
+        """The reference embedding, rows of length 1, (cells, width), and which cells have one.
+
+        Of several modalities side by side, each by the root of its reliability, so that a cosine is the mean of theirs.
+        """
+        if self.vocabulary.reference is not None:
+            given = batch.extra[fields.REFERENCE]
+            return F.normalize(given.nan_to_num(), dim=1), given.isfinite().all(1)
+        parts, known = [], torch.zeros(len(batch), dtype=torch.bool, device=batch.present[self.lead].device)
+        for m in self._led_by():
+            there = batch.present[m]
+            parts.append(self._projection(m)(batch) * self.get_buffer(f"reliable_{m}").sqrt() * there[:, None])
+            known = known | there
+        return F.normalize(torch.cat(parts, 1), dim=1), known
 
     def _group(self, reference: Tensor) -> Tensor:
         return torch.cdist(reference, self.get_buffer("groups")).argmin(1)
@@ -170,14 +203,32 @@ class SailerX(CrossModalModel):
     def _posteriors(self, batch: Batch) -> dict[str, Gaussian]:
         return {m: self.encoders[m](batch) for m in self.vocabulary if bool(batch.present[m].any())}
 
-    def _product(self, posteriors: dict[str, Gaussian], shown: dict[str, Tensor]) -> Gaussian:
-        """Product of the Gaussians of the ``shown`` modalities and the prior (Wu & Goodman 2018), (cells, latent) each."""
+    def _product(self, posteriors: dict[str, Gaussian], shown: dict[str, Tensor], by_trust: bool = False) -> Gaussian:
+        """Product of the Gaussians of the ``shown`` modalities and the prior (Wu & Goodman 2018), (cells, latent) each.
+
+        ``by_trust``: the precisions of cells that show several are brought to what the modalities are worth.  What an encoder
+        says of its own certainty grows with its number of features (A549: 21,000 peaks claimed nine tenths of the latent,
+        though their structure is hardly reliable).
+        """
+        several = torch.stack([shown[m] for m in posteriors], 1).sum(1) > 1
         weighted, precision = 0.0, 1.0  # type: float | Tensor, float | Tensor
         for m, (mean, log_variance) in posteriors.items():
             own = torch.exp(-log_variance) * shown[m][:, None].float()
+            if by_trust and self.settings.trust:
+                own = torch.where(several[:, None], own * self._discount(m), own)
             weighted, precision = weighted + own * mean, precision + own
         assert isinstance(weighted, Tensor) and isinstance(precision, Tensor)
         return weighted / precision, -torch.log(precision)
+
+    def _discount(self, m: str) -> Tensor:
+        """What the precisions of ``m`` are multiplied with: its reliability beside its mean precision, the highest is 1."""
+        worth = {k: self.get_buffer(f"reliable_{k}") / self.get_buffer(f"precision_{k}") for k in self.vocabulary}
+        return worth[m] / torch.stack(list(worth.values())).max()
+
+    def _remember(self, posteriors: dict[str, Gaussian], batch: Batch) -> None:
+        for m, (_, log_variance) in posteriors.items():
+            now = torch.exp(-log_variance.detach())[batch.present[m]].mean()
+            self.get_buffer(f"precision_{m}").lerp_(now, MOMENTUM)
 
     def _shown(self, batch: Batch) -> dict[str, Tensor]:
         """In training some cells keep only one of their modalities, so that none is needed; (cells,) each."""
@@ -220,17 +271,18 @@ class SailerX(CrossModalModel):
             losses |= self._structure(batch, posteriors, ramp)
         if self.training:
             self.get_buffer("seen").add_(len(batch))
+            self._remember(posteriors, batch)
         return losses
 
     def _structure(self, batch: Batch, posteriors: dict[str, Gaussian], ramp: float) -> dict[str, Tensor]:
         """Losses over pairs: similar to the reference, jointly, alone and across modalities; depth not to be told."""
         s, found = self.settings, {}
-        joint = self._product(posteriors, batch.present)[0]
+        joint = self._product(posteriors, batch.present, by_trust=True)[0]
         reference, known = self._reference(batch)
         if s.similarity and int(known.sum()) > 1:
             wanted, trust = cosines(reference, reference), self._trust(batch, known)
             pairs = trust[:, None] * trust[None] * self._same_batch(batch)
-            total = unlikeness(wanted, cosines(joint, joint), pairs)
+            total = JOINT * unlikeness(wanted, cosines(joint, joint), pairs)
             means = {m: (p[0], batch.present[m].float()) for m, p in posteriors.items()}
             for i, (a, has_a) in enumerate(means.values()):
                 for b, has_b in list(means.values())[i:]:
@@ -268,14 +320,15 @@ class SailerX(CrossModalModel):
         posteriors = self._posteriors(batch)
         if not posteriors:
             return torch.zeros(len(batch), self.settings.latent)
-        return F.normalize(self._product(posteriors, batch.present)[0], dim=1)
+        return F.normalize(self._product(posteriors, batch.present, by_trust=True)[0], dim=1)
 
     def weights(self, batch: Batch) -> Tensor:
         """Share of each modality in the precision of the cell's latent, mean over dimensions, (cells, modalities)."""
         posteriors = self._posteriors(batch)
         empty = torch.zeros(len(batch), self.settings.latent, device=batch.present[self.lead].device)
+        factor = {m: self._discount(m) if self.settings.trust else 1.0 for m in self.vocabulary}
         own = [
-            torch.exp(-posteriors[m][1]) * batch.present[m][:, None].float() if m in posteriors else empty
+            torch.exp(-posteriors[m][1]) * factor[m] * batch.present[m][:, None].float() if m in posteriors else empty
             for m in self.vocabulary
         ]
         precision = torch.stack(own, 2)
@@ -283,8 +336,9 @@ class SailerX(CrossModalModel):
         return shares.mean(1)
 
     def impute(self, batch: Batch, modality: str) -> Tensor:
+        """Peaks are those of a cell of this depth: the unit is the probability that *this* cell shows the peak open."""
         mean = self._product(self._posteriors(batch), batch.present)[0]
-        expected = self._decoded(mean, batch, modality)
+        expected = self._decoded(mean, modality, self._depth(batch, modality))
         kind, own = self.vocabulary[modality], self.settings.own
         if not own:
             return expected
@@ -292,7 +346,7 @@ class SailerX(CrossModalModel):
             measured = (batch.values[modality] > 0).float() if kind.scale == fields.BINARY else batch.values[modality]
             return torch.lerp(expected, measured, own * batch.present[modality][:, None].float())
         counts = batch.counts[modality]
-        shares = F.softmax(self._outputs(mean, batch, modality) + self._head(modality).bias, 1)
+        shares = F.softmax(self._outputs(mean, modality) + self._head(modality).bias, 1)
         measured = counts / counts.sum(1, keepdim=True).clamp(min=1)
         part = own * (counts.sum(1, keepdim=True) > 0).float()
         curve: Tensor = self._head(modality).curve(torch.lerp(shares, measured, part).clamp(min=1e-12).log())
@@ -300,22 +354,22 @@ class SailerX(CrossModalModel):
 
     def predict(self, batch: Batch, source: str, target: str) -> Tensor:
         mean = self._product({source: self.encoders[source](batch)}, batch.present)[0]
-        return self._decoded(mean, batch, target)
+        return self._decoded(mean, target)
 
     def _head(self, modality: str) -> Head:
         head = self.decoders[modality].head
         assert isinstance(head, Head)
         return head
 
-    def _outputs(self, mean: Tensor, batch: Batch, modality: str) -> Tensor:
-        """Of the average batch and depth: what is imputed shall not tell of them."""
+    def _outputs(self, mean: Tensor, modality: str, depth: Tensor | None = None) -> Tensor:
+        """Of the average batch, whichever the cell is of; ``depth``: see :class:`Decoder`."""
         width = 0 if self.vocabulary.batches is None else len(self.vocabulary.batches)
         average = torch.full((len(mean), width), 1 / max(width, 1), device=mean.device)
-        outputs: Tensor = self.decoders[modality](mean, average)
+        outputs: Tensor = self.decoders[modality](mean, average, depth)
         return outputs
 
-    def _decoded(self, mean: Tensor, batch: Batch, modality: str) -> Tensor:
-        expected: Tensor = self._head(modality).expected(self._outputs(mean, batch, modality))
+    def _decoded(self, mean: Tensor, modality: str, depth: Tensor | None = None) -> Tensor:
+        expected: Tensor = self._head(modality).expected(self._outputs(mean, modality, depth))
         return expected
 
 

@@ -5,6 +5,7 @@ Statistics are those of the training cells and lie in buffers, so new cells are 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,17 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmodal import fields
+from xmodal.data.batches import Cells
+from xmodal.data.vocabulary import Modality, Vocabulary
 from xmodal.models.layers import SPREAD_FLOOR, drawn
 from xmodal.models.mean import column_means
 
 if TYPE_CHECKING:
-    from xmodal.data.batches import Batch, Cells
-    from xmodal.data.vocabulary import Modality
+    from xmodal.data.batches import Batch
 
 MOST_CELLS = 20_000  # that axes are taken from: more change the leading ones little
 DISPERSION = 10.0  # theta of the residuals' negative binomial; Lause, Berens & Kobak 2021 found 10 to 100 alike
 CLIP = 3.0  # residuals are cut at sqrt(cells) / 3: a gene of a handful of cells must not make an axis of its own
 OPEN_SCALE = 1e4
+PAIRED_CELLS = 1_000  # whose pairwise similarities are compared: half a million pairs
+HALVINGS = 2
+LEAST_RELIABLE, MOST_RELIABLE = 0.005, 0.995
 
 
 def axes(matrix: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
@@ -169,3 +174,48 @@ class Components(Projection):
 
     def raw(self, batch: Batch) -> Tensor:
         return self.standard(batch.values[self.modality.name]) @ self.get_buffer("axes")
+
+
+def reliability(cells: Cells, name: str, count: int) -> float:
+    """How well the structure of ``name`` is measured: correlation of pairwise cosines between two random halves of its features.
+
+    Between 0 and 1.  Log depth, which both halves share, is taken out of the coordinates first (linear and square).
+    Mouse cortex SNARE-seq: RNA .58, ATAC .01; A549 sci-CAR .35 and .05; CITE-seq RNA .82, proteins .76.
+    """
+    measured = cells.having(name)
+    modality = cells.vocabulary[name]
+    if len(measured) < 10 or len(modality) < 8:
+        return LEAST_RELIABLE
+    some = measured.subset(drawn(len(measured), len(modality), 4 * PAIRED_CELLS))
+    found = []
+    for turn in range(HALVINGS):
+        order = torch.randperm(len(modality), generator=torch.Generator().manual_seed(turn)).numpy()
+        halves = (np.sort(order[::2]), np.sort(order[1::2]))
+        first, second = (_pairwise(_with_features(some, modality, columns), count) for columns in halves)
+        found.append(float(torch.corrcoef(torch.stack([first, second]))[0, 1].nan_to_num()))
+    return min(max(float(np.mean(found)), LEAST_RELIABLE), MOST_RELIABLE)
+
+
+def _with_features(cells: Cells, modality: Modality, columns: npt.NDArray[np.int64]) -> Cells:
+    """The cells as if only these features of one modality had been measured."""
+    ids = None if modality.gene_ids is None else tuple(modality.gene_ids[i] for i in columns)
+    fewer = replace(modality, features=tuple(modality.features[i] for i in columns), gene_ids=ids)
+    m = modality.name
+    counts = cells.counts[m][:, columns]
+    total = np.asarray(counts.sum(1), np.float32).ravel()
+    return Cells(Vocabulary({m: fewer}), cells.names, {m: counts}, {m: total}, {m: cells.present[m]})
+
+
+def _pairwise(cells: Cells, count: int) -> Tensor:
+    """Cosines of all pairs of the first cells in the projection of their one modality, depth taken out."""
+    name = next(iter(cells.vocabulary))
+    projection = project(cells.vocabulary[name], count)
+    projection.prepare(cells)
+    step, most = 256, min(PAIRED_CELLS, len(cells))
+    rows = [cells.batch(slice(i, min(i + step, most))) for i in range(0, most, step)]
+    coordinates = torch.cat([projection(b) for b in rows]).double()
+    depth = torch.log1p(torch.cat([b.counts[name].sum(1).clamp(min=0) for b in rows])).double()
+    known = torch.stack([torch.ones_like(depth), depth, depth.square()], 1)
+    coordinates = F.normalize(coordinates - known @ torch.linalg.lstsq(known, coordinates).solution, dim=1)
+    similar = coordinates @ coordinates.T
+    return similar[tuple(torch.triu_indices(most, most, 1))].float()

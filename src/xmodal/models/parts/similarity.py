@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# One kernel of median width leaves what only near cells show; trees find it (R2 within types .12 against .08 with three).
+FINENESS = (1, 4, 16)
+
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
     """Cosine of each of ``a`` (n, d) with each of ``b`` (k, d), (n, k)."""
@@ -32,14 +35,14 @@ def mutual_information(mean: Tensor, log_variance: Tensor) -> Tensor:
 def dependence(latent: Tensor, confounder: Tensor) -> Tensor:
     """How far the latent (n, d) tells of ``confounder`` (n,), in standard deviations: 0 independent, 1 the same.
 
-    The Hilbert-Schmidt independence criterion of two Gaussian kernels, normalised like a correlation (Gretton et al. 2005).
+    The Hilbert-Schmidt independence criterion of Gaussian kernels, normalised like a correlation (Gretton et al. 2005).
     It sees what a correlation does not: that the spread of the latent, not only its mean, follows the confounder.
     """
     if len(latent) < 4:
         return latent.sum() * 0
     squares = torch.cdist(latent, latent).square()
     width = squares.detach().median().clamp(min=1e-6)
-    a = _centred(torch.exp(-squares / width))
+    a = _centred(torch.stack([torch.exp(-n * squares / width) for n in FINENESS]).sum(0))
     b = _centred(torch.exp(-(confounder[:, None] - confounder[None]).square() / 2))
     others = 1 - torch.eye(len(latent), device=latent.device)  # a cell tells of itself, always
     scale = ((a.square() * others).sum() * (b.square() * others).sum()).sqrt().clamp(min=1e-9)
