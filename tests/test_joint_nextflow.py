@@ -175,13 +175,13 @@ OPTIONS = ("-profile", "test", "--outdir", "out", "--input", "sheet.csv", "--tas
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """600 cells with both modalities, 300 with RNA alone; 150 of the first come again with ATAC alone, and no columns of obs."""
+    """300 cells with both modalities, 150 with RNA alone; 100 of the first come again with ATAC alone, and no columns of obs."""
     folder = tmp_path_factory.mktemp("joint")
     rna, atac = (ad.read_h5ad(TESTDATA / f"{name}.h5ad") for name in ("rna", "atac"))
-    rna[:600].write_h5ad(folder / "rna.h5ad")
-    atac[:600].write_h5ad(folder / "atac.h5ad")
-    rna[600:].write_h5ad(folder / "only_rna.h5ad")
-    again = atac[:150].copy()
+    rna[:300].write_h5ad(folder / "rna.h5ad")
+    atac[:300].write_h5ad(folder / "atac.h5ad")
+    rna[600:750].write_h5ad(folder / "only_rna.h5ad")
+    again = atac[:100].copy()
     again.obs = again.obs[[]]
     again.write_h5ad(folder / "again.h5ad")
     rows = ("both,train,rna.h5ad,atac.h5ad", "one,train,only_rna.h5ad,", "mapped,predict,,again.h5ad")
@@ -209,17 +209,17 @@ def test_every_result_is_published_and_on_the_page_of_outputs(finished: Run, fol
 
 def test_cells_of_one_modality_are_embedded_beside_those_of_two(finished: Run, folder: Path) -> None:
     joint = embedded(folder, "joint")
-    assert joint.n_obs == 900 and np.isfinite(joint.obsm[fields.EMBEDDING]).all()
+    assert joint.n_obs == 450 and np.isfinite(joint.obsm[fields.EMBEDDING]).all()
     weight = joint.obs[f"{fields.WEIGHT}_atac"]
     one = joint.obs[fields.SAMPLE] == "one"
-    assert one.sum() == 300 and not weight[one].fillna(0).any() and (weight[~one] > 0).all()
+    assert one.sum() == 150 and not weight[one].fillna(0).any() and (weight[~one] > 0).all()
 
 
 def test_mapped_cells_lie_where_the_model_puts_them(finished: Run, folder: Path) -> None:
     """The same ATAC profiles, prepared by themselves, as what ATAC alone makes of these cells in the joint file."""
     joint, mapped = embedded(folder, "joint"), embedded(folder, "mapped")
     rows = joint.obs_names.get_indexer(mapped.obs_names)
-    assert len(rows) == 150 and (rows >= 0).all()
+    assert len(rows) == 100 and (rows >= 0).all()
     alone = joint.obsm[f"{fields.EMBEDDING}_atac"][rows]
     np.testing.assert_allclose(mapped.obsm[fields.EMBEDDING], alone, rtol=1e-4, atol=1e-4)
 
@@ -231,7 +231,7 @@ def test_columns_that_mapped_cells_lack_are_left_out(finished: Run, folder: Path
     }
     assert [keys["joint"][k] for k in ("label_key", "batch_key")] == ["cell_type", "batch"]
     assert [keys["mapped"][k] for k in ("label_key", "batch_key")] == [None, None]
-    assert keys["mapped"]["cells"] == 150  # all of them, not only those of a split
+    assert keys["mapped"]["cells"] == 100  # all of them, not only those of a split
 
 
 def test_resume_finds_only_the_markers_again_by_another_sample(finished: Run, folder: Path) -> None:
