@@ -52,6 +52,7 @@ def command(
     if output.suffix not in (".h5ad", ".h5mu"):
         raise UsageRefused(f"--output {output}: the name must end in .h5ad or .h5mu")
     settings.given_resolution()
+    _require_apart({"--output": output, "--table": table, "--summary": summary}, overview)
     from xmodal.outputs import refuse_existing, refuse_inputs, write_json
 
     for path in (output, table, summary, overview):
@@ -73,3 +74,16 @@ def command(
         f"{found['cells']} cells ({measured}) on {where}: {found['clusters']} clusters at resolution "
         f"{found['resolution']:g} -> {output}"
     )
+
+
+def _require_apart(files: dict[str, Path | None], overview: Path | None) -> None:
+    """No output may be written over another one of the same command."""
+    given = {option: path.resolve() for option, path in files.items() if path is not None}
+    for option, path in given.items():
+        same = [other for other in given if other != option and given[other] == path]
+        if same:
+            raise UsageRefused(f"{option} and {same[0]} are one file; give two names")
+        if overview is not None and path.parent == overview.resolve():
+            raise UsageRefused(
+                f"{option} lies in the folder of --overview, which has files of its own; give another place"
+            )

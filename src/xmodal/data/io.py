@@ -95,6 +95,11 @@ def _by_usual_name(mdata: mu.MuData) -> tuple[dict[str, ad.AnnData], mu.MuData]:
     renamed.obs = mdata.obs.reindex(renamed.obs_names).rename(
         columns=lambda c: next((f"{new}:{c[len(n) + 1 :]}" for n, new in names.items() if c.startswith(f"{n}:")), c)
     )
+    rows = mdata.obs_names.get_indexer(renamed.obs_names)
+    for key in [k for k in mdata.obsm if k not in mdata.mod]:
+        renamed.obsm[key] = mdata.obsm[key][rows]
+    for key in mdata.obsp:
+        renamed.obsp[key] = mdata.obsp[key][rows][:, rows]
     renamed.uns = dict(mdata.uns)
     return parts, renamed
 
