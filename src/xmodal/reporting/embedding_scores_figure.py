@@ -23,11 +23,12 @@ def scores(about: dict[str, Any]) -> Figure:
     grid = figure.subplots(rows, COLUMNS, squeeze=False, sharey=True).ravel()
     for i, (axis, score) in enumerate(zip(grid, panels, strict=False)):
         _panel(axis, methods, score)
-        lower = " (lower is better)" if text_of(score).better == "lower" else ""
+        lower = " ↓" if text_of(score).better == "lower" else ""
         axis.set_title(short(score) + lower, loc="left", fontsize=8)
         axis.tick_params(labelleft=i % COLUMNS == 0)
     for axis in grid[len(panels) :]:
         axis.set_axis_off()
+    figure.supxlabel("higher is better, but where there is a ↓", fontsize=8)
     return figure
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from xmodal import __version__
 from xmodal.reporting import (
     figures,
+    joint_words,
+    markers_words,
     novelty_figure,
     overview_words,
     prediction_words,
@@ -45,7 +47,13 @@ def render(content: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=report_words.number, score=report_words.score, plain=report_words.plain, shown=shown, inline=inline
+        number=report_words.number,
+        score=report_words.score,
+        plain=report_words.plain,
+        shown=shown,
+        inline=inline,
+        capitalised=report_words.capitalised,
+        percent=joint_words.percent,
     )
     # As a link: servers that drop unknown tags (old Galaxy) leave the text of a <style> on the page.
     style = (resources.files("xmodal.reporting") / "templates" / "report.css").read_bytes()
@@ -62,17 +70,21 @@ def view(inputs: Inputs, title: str) -> dict[str, Any]:
         "trainings": [training(t) for t in inputs.trainings],
         "answer": report_words.answer(inputs, [r["verdict"] for r in results])
         + selection_words.answer(inputs.selection)
-        + prediction_words.answer(inputs),
+        + prediction_words.answer(inputs)
+        + joint_words.answer(inputs),
         "sweep": selection_words.section(inputs.selection),
-        "missing": report_words.missing(inputs) + prediction_words.missing(inputs),
+        "missing": report_words.missing(inputs) + prediction_words.missing(inputs) + joint_words.missing(inputs),
         "predictions": prediction_words.rows(inputs),
         "unlikeness": unlikeness(inputs),
         "overviews": [overview_words.section(o) for o in inputs.overviews],
+        "joints": [joint_words.scored(e) for e in inputs.evaluations if e.embedding],
+        "embedded": [joint_words.embedded(e) for e in inputs.embeddings],
+        "marked": [markers_words.section(m) for m in inputs.markers],
         "simulated": prediction_words.simulated(inputs),
         "checks": [{"name": n, **report_words.check(c)} for n, c in inputs.checks],
         "prepares": [{"name": n, **report_words.prepared(c)} for n, c in inputs.prepares],
-        "provenance": report_words.provenance(inputs),
-        "glossary": report_words.GLOSSARY,
+        "provenance": report_words.provenance(inputs) + joint_words.provenance(inputs),
+        "glossary": report_words.GLOSSARY | joint_words.glossary(inputs),
         "methods": report_words.METHOD_TEXT,
     }
 

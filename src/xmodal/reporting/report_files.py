@@ -11,12 +11,17 @@ import pandas as pd
 
 from xmodal.outputs import replacing_files
 
-KINDS = ("scores", "features", "umap", "reliability", "learning", "prediction", "unlikeness", "trials")
+KINDS = (
+    *("scores", "features", "umap", "reliability", "learning", "prediction", "unlikeness", "trials"),
+    *("joint", "embedding", "markers"),
+)
 TABLES: dict[str, list[str]] = {
     "scores": ["sample", "target", "source", "method", "score", "value"],
     "verdicts": ["sample", "target", "source", "verdict", "sentence", "advice"],
     "predictions": ["sample", "predicted", "model", "cells", "features", "features_found", "unlike", "means", "trust"],
     "variable_features": ["sample", "feature", "mean", "sd", "reliability", "trust"],
+    "clusters": ["sample", "cluster", "cells", "label", "label_share"],
+    "top_markers": ["sample", "modality", "group", "rank", "feature", "log2fc", "auroc", "padj"],
     "findings": ["level", "where", "what"],
 }
 OWN = (*(f"{kind}*.png" for kind in KINDS), *(f"{name}.tsv" for name in TABLES))
@@ -58,6 +63,13 @@ def _pictures(content: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], bytes]
         yield ("learning", t["name"]), t["curve"]
     for o in content["overviews"]:
         yield ("prediction", o["name"]), o["picture"]
+    for j in content["joints"]:
+        yield ("joint", j["name"]), j["picture"]
+    for e in content["embedded"]:
+        yield ("embedding", e["name"]), e["picture"]
+    for m in content["marked"]:
+        for part in m["modalities"]:
+            yield ("markers", m["name"], part["name"]), part["picture"]
     yield ("unlikeness",), content["unlikeness"]
     if content["sweep"]:
         yield ("trials",), content["sweep"]["picture"]
@@ -72,10 +84,20 @@ def tables(content: dict[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
             for r in results
             for method in r["methods"]
             for score, value in r["target"]["methods"][method].items()
+        ]
+        + [
+            (j["name"], "embedding", "", method, score, value)
+            for j in content["joints"]
+            for method in j["methods"]
+            for score, value in j["about"]["methods"][method].items()
         ],
         "verdicts": [
             (r["sample"], r["name"], _source(r), r["verdict"].level, r["verdict"].headline, r["verdict"].advice)
             for r in results
+        ]
+        + [
+            (j["name"], "embedding", "", j["verdict"].level, j["verdict"].headline, j["verdict"].advice)
+            for j in content["joints"]
         ],
         "predictions": [
             (*(p[k] for k in ("sample", "what", "model", "cells", "features", "found", "unlike", "means", "trust")),)
@@ -86,6 +108,12 @@ def tables(content: dict[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
             for o in content["overviews"]
             for row in o["rows"]
         ],
+        "clusters": [
+            (e["name"], *(row[k] for k in ("cluster", "cells", "label", "share")))
+            for e in content["embedded"]
+            for row in e["rows"]
+        ],
+        "top_markers": [row for m in content["marked"] for row in m["top"]],
         "findings": [(row["level"], row["where"], row["what"]) for row in content["missing"]],
     }
 

@@ -15,7 +15,8 @@ from xmodal.errors import InputRefused, UsageRefused
 from xmodal.fields import HISTORY_FILE, METRICS_FILE
 
 # Names of features and labels are text, even where they look like numbers or missing values ("NA", "1e5").
-TEXT = {"target": str, "feature": str, "score": str, "cell": str, "kind": str, "label": str, "trust": str}
+NAMES = ("target", "feature", "score", "cell", "kind", "label", "trust", "modality", "group", "method", "cluster")
+TEXT = dict.fromkeys(NAMES, str)
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -44,6 +45,12 @@ class Evaluation:
         found = self.metrics.get("targets", {})
         return {str(k): v for k, v in sorted(found.items()) if isinstance(v, dict)} if isinstance(found, dict) else {}
 
+    @property
+    def embedding(self) -> dict[str, Any] | None:
+        """What was scored in place of predictions, where that is an embedding."""
+        found = self.metrics.get("embedding")
+        return found if isinstance(found, dict) else None
+
 
 @dataclass(frozen=True)
 class Overview:
@@ -53,6 +60,26 @@ class Overview:
     picture: bytes
     cells: pd.DataFrame
     features: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A folder that ``xmodal embed --overview`` left; ``picture`` is a PNG, ``about`` the summary."""
+
+    name: str
+    picture: bytes
+    clusters: pd.DataFrame
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A folder that ``xmodal markers`` left: what was found, all compared features, and a PNG for each modality."""
+
+    name: str
+    about: dict[str, Any]
+    table: pd.DataFrame
+    pictures: dict[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -84,13 +111,16 @@ class Inputs:
     predictions: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     selection: dict[str, Any] | None = None
     overviews: list[Overview] = field(default_factory=list)
+    embeddings: list[Embedded] = field(default_factory=list)
+    markers: list[Marked] = field(default_factory=list)
 
 
 def read(given: Given) -> Inputs:
     """Read all parts; raises :class:`InputRefused` for what is not the output of the command it is given for."""
     if not any(vars(given).values()):
         raise UsageRefused(
-            "give at least one of --training, --evaluation, --prediction, --overview, --selection, --check, --prepare"
+            "give at least one of --training, --evaluation, --prediction, --overview, --embedding, --markers, --selection, "
+            "--check, --prepare"
         )
     return Inputs(
         [_training(p) for p in given.trainings],
@@ -100,6 +130,8 @@ def read(given: Given) -> Inputs:
         [(name, _prediction(p)) for name, p in given.predictions],
         _selection(given.selection) if given.selection is not None else None,
         [_overview(name, folder) for name, folder in given.overviews],
+        [_embedded(folder) for folder in given.embeddings],
+        [_marked(folder) for folder in given.markers],
     )
 
 
@@ -115,6 +147,30 @@ def _overview(name: str, folder: Path) -> Overview:
             "this is no overview of a prediction", where=str(folder), do="give what predict --overview wrote"
         )
     return found
+
+
+def _embedded(folder: Path) -> Embedded:
+    from xmodal.embedding.writing import CLUSTERS, PICTURE, SUMMARY
+
+    picture, clusters, about = (_member(folder, n, "embed --overview") for n in (PICTURE, CLUSTERS, SUMMARY))
+    found = Embedded(_name(folder), picture.read_bytes(), _table(clusters), read_json(about))
+    if not (found.picture.startswith(PNG) and {"cluster", "cells"} <= set(found.clusters) and "cells" in found.about):
+        raise InputRefused(
+            "this is no overview of an embedding", where=str(folder), do="give what embed --overview wrote"
+        )
+    return found
+
+
+def _marked(folder: Path) -> Marked:
+    from xmodal.markers.run_markers import CONTENT_FILE, PICTURE, TABLE_FILE
+
+    table, about = (_member(folder, n, "markers") for n in (TABLE_FILE, CONTENT_FILE))
+    content, rows = read_json(about), _table(table)
+    if not ({"groups", "modalities"} <= set(content) and {"modality", "group", "feature", "is_marker"} <= set(rows)):
+        raise InputRefused("this is no folder of markers", where=str(folder), do="give what xmodal markers wrote")
+    drawn = {m: folder / PICTURE.format(m) for m in content["modalities"]}
+    pictures = {m: path.read_bytes() for m, path in drawn.items() if path.is_file()}
+    return Marked(_name(folder), content, rows, {m: p for m, p in pictures.items() if p.startswith(PNG)})
 
 
 def _prediction(path: Path) -> dict[str, Any]:
@@ -149,7 +205,7 @@ def _training(folder: Path) -> Training:
     from xmodal.provenance import sha256
 
     metrics = read_json(_member(folder, METRICS_FILE, "train"))
-    if "targets" in metrics:
+    if "targets" in metrics or "embedding" in metrics:
         raise InputRefused("this is a folder of evaluate", where=str(folder), do="give it as --evaluation")
     model = folder / CHECKPOINT_FILE
     return Training(_name(folder), metrics, _table(folder / HISTORY_FILE), sha256(model) if model.is_file() else "")

@@ -77,9 +77,11 @@ def answer(inputs: Inputs, verdicts: list[Verdict]) -> list[str]:
     """The first lines of the page: what was done, and what came out."""
     lines = [_trained(t, [content for _, content in inputs.prepares]) for t in inputs.trainings]
     lines += [line for e in inputs.evaluations for line in _scored(e)]
+    predicted = inputs.predictions or inputs.overviews or not (inputs.embeddings or inputs.markers)
     if not inputs.evaluations:
-        lines.append("Nothing was evaluated, so this page cannot say how far the predictions can be trusted.")
-    elif not verdicts:
+        of = "far the predictions can be trusted" if predicted else "good the embedding is"
+        lines.append(f"Nothing was evaluated, so this page cannot say how {of}.")
+    elif not verdicts and not any(e.embedding for e in inputs.evaluations):
         lines.append("The evaluation holds no scores.")
     return lines
 
@@ -145,7 +147,7 @@ def how_split(split: dict[str, Any]) -> str:
 def _scored(part: Evaluation) -> list[str]:
     scored = part.metrics.get("settings", {}).get("cells")
     return [
-        f"{_first(shown(name))} was predicted from {shown(str(t.get('source') or 'another modality'))} in "
+        f"{capitalised(shown(name))} was predicted from {shown(str(t.get('source') or 'another modality'))} in "
         f"{number(t.get('cells'))} {_which(scored, t)} and compared with "
         f"what was measured in them, {number(t.get('features'))} features ({part.name})."
         for name, t in part.targets.items()
@@ -160,7 +162,8 @@ def _which(scored: Any, target: dict[str, Any]) -> str:
     return "cells" if scored == "all" else "held-out cells"
 
 
-def _first(text: str) -> str:
+def capitalised(text: str) -> str:
+    """The text with its first letter large, the others as they are."""
     return text[:1].upper() + text[1:]
 
 
