@@ -39,3 +39,17 @@ xmodal evaluate prepared.h5mu --prediction atac=predicted_atac.h5ad --label-key 
 cp evaluation/metrics.json "$here/evaluation.json"
 cp evaluation/features.tsv "$here/evaluation_features.tsv"
 cp made/genes.tsv "$here/"
+# A joint analysis of the same cells
+xmodal train prepared.h5mu --model sailerx --set hidden=32 --set latent=8 --batch-key batch --output-dir joint
+xmodal embed prepared.h5mu --checkpoint joint/model.safetensors --clusters 3 --by-modality --output embedded.h5mu --overview embedding
+xmodal markers embedded.h5mu --output-dir markers
+cp joint/model.safetensors "$here/joint.safetensors"
+cp embedded.h5mu "$here/"
+cp embedding/embedding.json embedding/clusters.tsv "$here/"
+python -c "from PIL import Image; Image.open('embedding/embedding.png').convert('RGB').quantize(32).save('$here/embedding.png', optimize=True)"
+cp markers/markers.json markers/markers.tsv markers/markers_rna.png "$here/"
+# The sums of the models in the table
+for model in model joint; do
+    sum=$(sha256sum "$here/$model.safetensors" | cut -d ' ' -f 1)
+    sed -i -E "s#[0-9a-f]{64}(\t[^\t]*/$model\.safetensors)\$#$sum\1#" "$here/xmodal_models.loc"
+done
