@@ -35,7 +35,6 @@ TRUST = (0.01, 0.99)  # quantiles of the log depth that count as no and full tru
 LEAST_TRUST = 0.05  # so that no cell is without structure
 GROUPS = 15  # k-means groups of the reference within which depth is taken out
 FEWEST, STEPS = 32, 15  # cells of a minibatch at least, minibatches of an epoch where there are few cells
-JOINT = 3.0  # the joint latent, which is what is looked at, against a modality's own
 MOMENTUM = 0.05  # of the mean precisions
 WARM_UP = 0.3  # share of a cycle in which the regularisers rise
 
@@ -56,7 +55,7 @@ class SailerXSettings(GradientSettings):
     latent: int = Field(20, ge=2, description="Dimensions of the latent.")
     hidden: int = Field(128, ge=2, description="Width of the hidden layers.")
     similarity: float = Field(200.0, ge=0, description="Weight of the similarity of pairs of cells to the reference.")
-    invariance: float = Field(200.0, ge=0, description="Weight of the latent's dependence on depth.")
+    invariance: float = Field(300.0, ge=0, description="Weight of the latent's dependence on depth.")
     mutual_information: float = Field(0.0, ge=0, description="Weight of the paper's bound on mutual information.")
     kl: float = Field(1.0, ge=0, description="Weight of the divergence from the prior.")
     cycles: int = Field(
@@ -221,9 +220,13 @@ class SailerX(CrossModalModel):
         return weighted / precision, -torch.log(precision)
 
     def _discount(self, m: str) -> Tensor:
-        """What the precisions of ``m`` are multiplied with: its reliability beside its mean precision, the highest is 1."""
+        """What the precisions of ``m`` are multiplied with: worth beside what is claimed, the highest is 1.
+
+        The root, half way between the two: the worth is that of the features as they are, and an encoder that learned from
+        the other modality knows more (ATAC of the cortex: .56 of the types against .46 of its topics).
+        """
         worth = {k: self.get_buffer(f"reliable_{k}") / self.get_buffer(f"precision_{k}") for k in self.vocabulary}
-        return worth[m] / torch.stack(list(worth.values())).max()
+        return (worth[m] / torch.stack(list(worth.values())).max()).sqrt()
 
     def _remember(self, posteriors: dict[str, Gaussian], batch: Batch) -> None:
         for m, (_, log_variance) in posteriors.items():
@@ -282,7 +285,7 @@ class SailerX(CrossModalModel):
         if s.similarity and int(known.sum()) > 1:
             wanted, trust = cosines(reference, reference), self._trust(batch, known)
             pairs = trust[:, None] * trust[None] * self._same_batch(batch)
-            total = JOINT * unlikeness(wanted, cosines(joint, joint), pairs)
+            total = unlikeness(wanted, cosines(joint, joint), pairs)
             means = {m: (p[0], batch.present[m].float()) for m, p in posteriors.items()}
             for i, (a, has_a) in enumerate(means.values()):
                 for b, has_b in list(means.values())[i:]:
