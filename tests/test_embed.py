@@ -423,7 +423,7 @@ def test_a_split_that_is_not_there_is_refused(model: Path, hybrid: Path, simulat
     assert done.code == 3 and "xmodal_split" in done.err
 
 
-def test_a_missing_reference_is_refused_by_name(model: Path, prepared: Path) -> None:
+def test_a_missing_reference_is_refused_by_name(model: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     from xmodal.data.vocabulary import Reference
@@ -433,6 +433,8 @@ def test_a_missing_reference_is_refused_by_name(model: Path, prepared: Path) -> 
 
     loaded, mdata = checkpoint.load(model), mu.read_h5mu(prepared)
     loaded.model.vocabulary = replace(loaded.model.vocabulary, reference=Reference("X_ref", 5))
+    prepare_job(mdata, loaded, EmbedSettings())  # what only training needs is not asked for
+    monkeypatch.setattr(type(loaded.model), "reference_in_use", True)
     with pytest.raises(InputRefused, match=r"obsm\['X_ref'\]"):
         prepare_job(mdata, loaded, EmbedSettings())
     mdata.obsm["X_ref"] = np.ones((480, 4))

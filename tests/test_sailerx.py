@@ -120,6 +120,17 @@ def test_a_reference_of_the_file_leads(prepared: Path, tmp_path: Path) -> None:
     loaded = checkpoint.load(tmp_path / "m" / "model.safetensors")
     assert loaded.model.vocabulary.reference == Reference("X_mine", 4)
     assert tuple(loaded.model.get_buffer("groups").shape) == (15, 4)
+    new = (
+        "--checkpoint",
+        tmp_path / "m" / "model.safetensors",
+        "--output",
+        tmp_path / "e.h5ad",
+        "--quiet",
+        "--threads",
+        1,
+    )
+    done = call_xmodal("embed", prepared, *new)  # the reference teaches; new cells need none
+    assert done.code == 0, done.err
 
 
 @pytest.mark.parametrize(

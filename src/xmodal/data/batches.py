@@ -184,7 +184,7 @@ def extra_of(mdata: MuData, vocabulary: Vocabulary) -> dict[str, npt.NDArray[Any
     if vocabulary.reference is not None:
         found = np.full((mdata.n_obs, vocabulary.reference.width), np.nan, np.float32)
         given = reference_of(mdata, vocabulary.reference.key)
-        if given is not None:
+        if given is not None and given.shape == found.shape:
             found[:] = given
         extra[fields.REFERENCE] = found
     return extra

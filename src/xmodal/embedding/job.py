@@ -130,7 +130,7 @@ def _count(cells: Cells, shared: list[str], facts: dict[str, Any]) -> None:
 
 def _require_reference(mdata: MuData, loaded: checkpoint.Checkpoint) -> None:
     reference = loaded.model.vocabulary.reference
-    if reference is None:
+    if reference is None or not loaded.model.reference_in_use:
         return
     given = reference_of(mdata, reference.key)
     if given is None:

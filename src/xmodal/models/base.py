@@ -62,6 +62,7 @@ class CrossModalModel(nn.Module):
     source: ClassVar[str]  # the paper or method it implements
     Settings: ClassVar[type[ModelSettings]]
     has_latent: ClassVar[bool] = False
+    reference_in_use: ClassVar[bool] = False  # do new cells need the reference too, or training only?
     takes_batches: ClassVar[bool] = False  # does it take technical batches out of its latent?
     min_cells: ClassVar[int] = 2  # paired training cells below which fitting makes no sense
     min_pairs: ClassVar[int] = 2  # paired training cells below which one direction is not learned
