@@ -63,16 +63,20 @@ def _pictures(content: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], bytes]
         yield ("learning", t["name"]), t["curve"]
     for o in content["overviews"]:
         yield ("prediction", o["name"]), o["picture"]
-    for j in content["joints"]:
-        yield ("joint", j["name"]), j["picture"]
-    for e in content["embedded"]:
-        yield ("embedding", e["name"]), e["picture"]
-    for m in content["marked"]:
-        for part in m["modalities"]:
-            yield ("markers", m["name"], part["name"]), part["picture"]
+    yield from _joint_pictures(content)
     yield ("unlikeness",), content["unlikeness"]
     if content["sweep"]:
         yield ("trials",), content["sweep"]["picture"]
+
+
+def _joint_pictures(content: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], bytes]]:
+    for j in content.get("joints", ()):
+        yield ("joint", j["name"]), j["picture"]
+    for e in content.get("embedded", ()):
+        yield ("embedding", e["name"]), e["picture"]
+    for m in content.get("marked", ()):
+        for part in m["modalities"]:
+            yield ("markers", m["name"], part["name"]), part["picture"]
 
 
 def tables(content: dict[str, Any]) -> dict[str, list[tuple[Any, ...]]]:

@@ -10,9 +10,6 @@ import scipy.sparse as sp
 from xmodal.scores.embedding_measures import NEIGHBORS, Neighbors
 from xmodal.scores.metrics import Index
 
-MOST_STEPS = 25  # of the search; the number of clusters need not grow steadily with the resolution
-LOWEST, HIGHEST = 1e-3, 64.0
-ITERATIONS = 2  # of Leiden, as scanpy advises
 STEPS, CLOSE = 64, 1e-5  # of UMAP's search for the width of a cell's kernel
 LEAST_WIDTH = 1e-3  # of that width, as a share of the mean distance
 
@@ -57,37 +54,11 @@ def graph_of(near: Neighbors) -> sp.csr_matrix:
 
 
 def matched(graph: sp.csr_matrix, wanted: int, seed: int) -> Clusters:
-    """Leiden clusters of ``graph``, ``wanted`` of them or as near to that as bisection of the log resolution comes."""
-    low, high = np.log(LOWEST), np.log(HIGHEST)
-    best, at = leiden(graph, 1.0, seed), 0.0
-    found = best
-    for _ in range(MOST_STEPS):
-        if found.number == wanted or high - low < CLOSE:
-            break
-        low, high = (at, high) if found.number < wanted else (low, at)
-        at = (low + high) / 2
-        found = leiden(graph, float(np.exp(at)), seed)
-        if abs(found.number - wanted) < abs(best.number - wanted):
-            best = found
-    return best
+    """Leiden clusters (Traag et al. 2019) of ``graph``, ``wanted`` of them or as near to that as there are."""
+    from xmodal.embedding.graph import Graph
+    from xmodal.embedding.resolutions import for_clusters
 
-
-def leiden(graph: sp.csr_matrix, resolution: float, seed: int) -> Clusters:
-    """Leiden clusters (Traag et al. 2019) at one resolution."""
-    import anndata as ad
-    import pandas as pd
-    import scanpy as sc
-
-    cells = ad.AnnData(obs=pd.DataFrame(index=np.arange(graph.shape[0]).astype(str)))
-    sc.tl.leiden(
-        cells,
-        resolution,
-        adjacency=graph,
-        key_added="found",
-        flavor="igraph",
-        n_iterations=ITERATIONS,
-        directed=False,
-        random_state=seed,
-    )
-    codes = cells.obs["found"].cat.codes.to_numpy().astype(np.int64)
+    cells = Graph.of(graph)
+    resolution = for_clusters(cells, wanted, seed)
+    codes = cells.leiden(resolution, seed)
     return Clusters(codes, resolution, int(codes.max()) + 1)

@@ -209,6 +209,8 @@ def _by_label(name: str, space: Space, labels: Groups, result: Result, seed: int
         scores["knn_accuracy_heldout"] = float((told == labels.codes[test]).mean())
     clusters = embedding_clusters.matched(embedding_clusters.graph_of(near), int(codes.max()) + 1, seed)
     result.clusters[name] = clusters.resolution, clusters.number
+    if clusters.number != int(codes.max()) + 1:
+        result.note(f"{name}: {clusters.number} clusters, the nearest to the {codes.max() + 1} labels that there is")
     scores["ari"] = float(adjusted_rand_score(codes, clusters.codes))
     scores["nmi"] = float(normalized_mutual_info_score(codes, clusters.codes))
     if space.coordinates is not None:
