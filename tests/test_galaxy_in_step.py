@@ -118,7 +118,7 @@ MUTATIONS = (
     ("impute", "tool", "--modality '$one.modality'", "", "written.modalities.modality is not used"),
     ("markers", "tool", "--sample-key '$sample_key'", "--sample-key '$group_by'", "--sample-key gets the value of --group-by"),
     ("report", "tool", "--markers '%s'", "--marker '%s'", "--marker is no option of xmodal report"),
-    ("report", "tool", "ln -s '$one.groups'", "ln -s nothing", "the dataset embeddings.groups is not read"),
+    ("report", "tool", "ln -s '$one.groups'", "ln -s nothing", "the param embeddings.groups is not used"),
     # types, ranges, defaults, choices
     ("predict", "tool", 'type="float" min="0" max="1" value="0.5"', 'type="text" value="0.5"', "--min-coverage is text"),
     ("predict", "tool", 'max="1" value="0.5"', 'max="2" value="0.5"', "--min-coverage has max 2.0, not 1"),
