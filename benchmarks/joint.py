@@ -45,11 +45,11 @@ SHOWN = (
     "ari",
     "ilisi",
     "depth_r2_within_rna",
-    "depth_r2_trees_within_rna",
+    "depth_r2_within_trees_rna",
     "depth_r2_within_atac",
-    "depth_r2_trees_within_atac",
+    "depth_r2_within_trees_atac",
     "foscttm",
-    "foscttm_depth_regressed",
+    "foscttm_without_depth",
 )
 ABLATIONS = {
     "as it is": [],
@@ -57,7 +57,8 @@ ABLATIONS = {
     "without invariance": ["invariance=0"],
     "with the paper's bound (1)": ["mutual_information=1"],
     "bound in place of invariance": ["invariance=0", "mutual_information=1"],
-    "modalities weigh as they claim": ["trust=false"],
+    "modalities weigh as they claim": ["trust=0"],
+    "modalities weigh as they are reliable": ["trust=1"],
     "no modality hidden": ["hide=0"],
     "ATAC leads": ["reference=atac"],
 }

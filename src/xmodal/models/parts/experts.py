@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Gaussian = tuple[Tensor, Tensor]  # mean and log variance, (cells, latent) each
 LOG_VARIANCE = (-6.0, 4.0)  # limits that keep products and exponentials in range
+LOG_DISPERSION = 2.0
 TOPICS = 30  # coordinates of peaks: shallow ATAC has no more that are not noise
 
 
@@ -73,6 +74,8 @@ class Decoder(nn.Module):
         self.out = nn.Linear(settings.hidden, len(modality), bias=False)  # the head has a bias
         nn.init.normal_(self.out.weight, std=0.01)
         self.head = Head(modality)
+        if modality.likelihood == fields.NB:  # molecules counted once are nearer to Poisson than the head begins with
+            self.head.log_dispersion.data.fill_(LOG_DISPERSION)
         self.slope: nn.Parameter | None = None
         if modality.likelihood == fields.BERNOULLI:  # counts have their depth in the head
             self.slope = nn.Parameter(torch.full((len(modality),), 0.5))
