@@ -259,17 +259,21 @@ def write(known: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
         scratch = ARGS.scratch or Path(temporary)
         for name in PARTS if ARGS.part == "all" else ARGS.part.split(","):
             found = PARTS[name](scratch)
             if found is not None:
-                known[name] = found
+                known = {**read(), name: found}  # read anew: parts may be measured side by side
                 RESULTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
                 log.info("%s\n%s", name, json.dumps(found.get("methods", found), indent=1))
     if ARGS.write:
-        write(known)
+        write(read())
+
+
+def read() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return found
 
 
 if __name__ == "__main__":
