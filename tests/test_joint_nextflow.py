@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -191,7 +192,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> Run:
-    run = pipeline(folder, *OPTIONS, "--model", "crossmp")
+    run = pipeline(folder, *OPTIONS, "--model", "crossmp", timeout=900)
     succeeded(run)
     return run
 
@@ -205,6 +206,14 @@ def test_every_result_is_published_and_on_the_page_of_outputs(finished: Run, fol
     assert [name for name in PUBLISHED if not (folder / "out" / name).is_file()] == []
     files = [str(f.relative_to(folder / "out")) for f in (folder / "out").rglob("*") if f.is_file()]
     assert undocumented(files) == []
+
+
+def test_report_and_multiqc_show_both_sets(finished: Run, folder: Path) -> None:
+    page = (folder / "out/report/index.html").read_text()
+    assert "Joint embedding (joint)" in page and "Joint embedding (mapped)" in page and "<h1>Joint analysis" in page
+    sections = re.findall(r'<h3 id="(xmodal_[a-z_]+)"', (folder / "out/multiqc/multiqc_report.html").read_text())
+    own = [name for name in sections if name in ("xmodal_learning", "xmodal_joint", "xmodal_clusters")]
+    assert own == ["xmodal_learning", "xmodal_joint", "xmodal_clusters"]
 
 
 def test_cells_of_one_modality_are_embedded_beside_those_of_two(finished: Run, folder: Path) -> None:

@@ -195,7 +195,8 @@ def test_the_sections_are_the_ones_the_configuration_orders() -> None:
     import yaml
 
     config = yaml.safe_load(CONFIG.read_text())
-    ordered = set(config["report_section_order"]) - {"software_versions", "xmodal_sweep"}
+    elsewhere = {"software_versions", "xmodal_sweep", "xmodal_joint", "xmodal_clusters"}  # seen in runs of the pipeline
+    ordered = set(config["report_section_order"]) - elsewhere
     assert ordered <= {s["id"] for s in sections(whole())}
     assert config["no_ai"] and config["no_version_check"] and not config["show_analysis_paths"]
 
