@@ -26,7 +26,7 @@ def command(file: Path, output_dir: Path, settings: MarkerSettings, **rest: Any)
     from xmodal.markers import run_markers
 
     outputs.refuse_existing(output_dir, rest["overwrite"])
-    found = run_markers.run(file, settings, rest["seed"], rest["threads"])
+    found = run_markers.run(file, settings, rest["seed"])
     about = run_markers.write(output_dir, found, rest["overwrite"])
     for line in run_markers.in_words(about):
         click.echo(line)

@@ -21,6 +21,7 @@ WILCOXON, PSEUDOBULK = "wilcoxon", "pseudobulk"
 # few cells, prepare keeps those open in 0.5 %: twice as many are asked for.  Values have no "seen".
 LEAST_SHARE = {NB: 0.1, BERNOULLI: 0.01, GAUSSIAN: 0.0}
 MOST_ROWS = 250_000  # of a modality in the table, 35 MB: the first ones of each group, and all its markers
+UNCERTAIN = 2.0  # standard errors: a fold change of that many is ranked by half of it
 ALIKE = 0.25  # of what a test without strata would know: below it, a group has few others of like depth
 COLUMNS = (
     *("modality", "group", "feature", "rank", "method", "samples", "cells", "log2fc", "mean_in", "mean_out"),
@@ -54,7 +55,7 @@ class _Way:
     plan: pseudobulk.Plan | None = None
 
 
-def compare(own: Measured, settings: MarkerSettings, threads: int) -> Compared:
+def compare(own: Measured, settings: MarkerSettings) -> Compared:
     """All groups that are asked for and have enough cells."""
     found = Compared(own.name, own.groups.names, own.features, measured.profiles(own), _about(own))
     ways = {g: _way(own, g, settings) for g in own.groups.asked}
@@ -66,7 +67,7 @@ def compare(own: Measured, settings: MarkerSettings, threads: int) -> Compared:
     if own.imputed is None:
         found.notes.append(("there are no imputed values (`xmodal impute` writes them): their columns are empty", ""))
     if tested:
-        found.table = _all_groups(own, settings, {g: ways[g] for g in tested}, found, threads)
+        found.table = _all_groups(own, settings, {g: ways[g] for g in tested}, found)
     return found
 
 
@@ -100,9 +101,7 @@ def _way(own: Measured, group: int, settings: MarkerSettings) -> _Way:
     return _Way(WILCOXON, f"cells are compared ({why})")
 
 
-def _all_groups(
-    own: Measured, settings: MarkerSettings, ways: dict[int, _Way], found: Compared, threads: int
-) -> pd.DataFrame:
+def _all_groups(own: Measured, settings: MarkerSettings, ways: dict[int, _Way], found: Compared) -> pd.DataFrame:
     """Rows of all groups, each in the order of its evidence."""
     place = np.full(len(own.groups.names), -1)
     place[list(ways)] = np.arange(len(ways))
@@ -117,7 +116,8 @@ def _all_groups(
     for i, (g, way) in enumerate(ways.items()):
         frame = _of_group(own, g, way, [getattr(ranked, key)[i] for key in ("auroc", "statistic", "pvalue")], found)
         if way.plan is not None:
-            _by_sample(frame, pseudobulk.test(own.counts, own.groups, g, way.plan, threads), way.plan)
+            tested = pseudobulk.test(own.counts, own.depth, own.groups, g, way.plan)
+            frame["samples"], frame["statistic"], frame["pvalue"] = way.plan.samples, tested.statistic, tested.pvalue
         elif (known := _alike(own.groups.codes == g, strata)) < ALIKE:
             what = f"few other cells have its depth: the test uses {100 * known:.0f} % of what the cells could tell"
             found.notes.append((what, own.groups.names[g]))
@@ -154,13 +154,6 @@ def _of_group(own: Measured, group: int, way: _Way, ranked: list[Float], found: 
     return frame
 
 
-def _by_sample(frame: pd.DataFrame, tested: pseudobulk.Tested, plan: pseudobulk.Plan) -> None:
-    """The numbers of the pseudobulks in place of those of the cells; a fold change that was not fitted stays."""
-    frame["samples"] = plan.samples
-    frame["statistic"], frame["pvalue"] = tested.statistic, tested.pvalue
-    frame["log2fc"] = np.where(np.isnan(tested.log2fc), frame["log2fc"], tested.log2fc)
-
-
 def _judge(frame: pd.DataFrame, fdr: float, least: float) -> None:
     frame["padj"] = adjusted(frame["pvalue"].to_numpy(np.float64))
     up = (frame["log2fc"] > 0) & (frame["statistic"] > 0)
@@ -194,10 +187,15 @@ def _counted(frame: pd.DataFrame, way: _Way) -> dict[str, Any]:
 
 
 def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
-    """More in the group first, by p-value; what was not tested between that and less in the group."""
+    """Markers first, the others behind them, both by fold change, shrunk where it is uncertain.
+
+    By p-value alone abundant features that differ a little come before rare ones that differ much: they mark a group less well
+    (simulated markers: AUROC .940 against .954).  What was not tested stands between more and less in the group.
+    """
     statistic = frame["statistic"].fillna(0).to_numpy()
-    evidence = -np.log(np.maximum(frame["pvalue"].fillna(1).to_numpy(), 1e-320)) * np.sign(statistic)
-    frame = frame.iloc[np.lexsort((-statistic, -evidence))]
+    certain = statistic**2 / (statistic**2 + UNCERTAIN**2)
+    effect = np.abs(frame["log2fc"].fillna(0).to_numpy()) * certain * np.sign(statistic)
+    frame = frame.iloc[np.lexsort((-effect, ~frame["is_marker"].to_numpy(bool)))]
     frame.insert(3, "rank", np.arange(1, len(frame) + 1))
     return frame[list(COLUMNS)]
 

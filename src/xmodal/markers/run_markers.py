@@ -38,7 +38,7 @@ class Found:
     top: int
 
 
-def run(path: Path, settings: MarkerSettings, seed: int = 0, threads: int = 1) -> Found:
+def run(path: Path, settings: MarkerSettings, seed: int = 0) -> Found:
     """Compare the groups in every modality; nothing is drawn, so ``seed`` is only noted."""
     mdata = io.read_cells(path)
     kinds = measured.kinds(mdata, measured.names_of(mdata, settings.modality, path), path)
@@ -47,7 +47,7 @@ def run(path: Path, settings: MarkerSettings, seed: int = 0, threads: int = 1) -
     compared: list[Compared] = []
     for name, kind in kinds.items():
         log.info("%s: %d groups are compared", name, len(known.asked))
-        compared.append(comparison.compare(measured.of_modality(mdata, name, kind, known), settings, threads))
+        compared.append(comparison.compare(measured.of_modality(mdata, name, kind, known), settings))
     if not any(len(c.table) for c in compared):
         first = next(f"{group}: {what}" for c in compared for what, group in c.notes if group)
         raise InputRefused(
