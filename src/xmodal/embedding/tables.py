@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from xmodal import fields
 from xmodal.errors import InputRefused
 from xmodal.predicting.overview import type_column
+from xmodal.scores.score_texts import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from xmodal.embedding.job import Job
     from xmodal.embedding.latents import Latents
 
+log = logging.getLogger(__name__)
 DIGITS = 6  # significant ones: a float32 has seven
 MOST_BATCHES = 100  # columns that a table of clusters can have and still be read
+NEARLY, HALF = 0.9, 0.5  # shares of cells
 BATCHES = (
     "batch",
     "donor",
@@ -148,10 +152,39 @@ def facts(job: Job, latents: Latents, found: Found) -> dict[str, Any]:
         **found.facts,
         "sizes": [int(n) for n in np.bincount(found.clusters)],
         "latent": latents.joint.shape[1],
+        "one_sided": one_sided(job, found.clusters),
         "unlike": round(float(job.unlike.mean()), 4),
         "several_modalities": int(several.sum()),
         "weights": {m: None if w is None else round(w, 4) for m, w in weights.items()},
     }
+
+
+def measured_of(job: Job) -> npt.NDArray[Any]:
+    """In words which of the shared modalities each cell has, (cells,)."""
+    present = np.column_stack([job.cells.present[m] for m in job.shared])
+    patterns, code = np.unique(present, axis=0, return_inverse=True)
+    names = [[shown(m) for m, there in zip(job.shared, row, strict=True) if there] for row in patterns]
+    words = np.array([f"only {n[0]}" if len(n) == 1 else " and ".join(n) for n in names], object)
+    out: npt.NDArray[Any] = words[code.ravel()]
+    return out
+
+
+def one_sided(job: Job, clusters: npt.NDArray[np.int64]) -> dict[str, str]:
+    """Clusters nearly all of whose cells have what fewer than half of all cells have, and what that is; said in the log.
+
+    They may be groups of what was measured, rather than of cells.
+    """
+    kinds, found = measured_of(job), {}
+    for code in range(int(clusters.max()) + 1):
+        names, sizes = np.unique(kinds[clusters == code].astype(str), return_counts=True)
+        kind, share = names[sizes.argmax()], sizes.max() / sizes.sum()
+        if share >= NEARLY and (kinds == kind).mean() < HALF:
+            found[str(code)] = str(kind)
+            log.warning(
+                "cluster %d: nearly all of its cells have %s; it may be a group of what was measured, not of cells",
+                *(code, kind),
+            )
+    return found
 
 
 def summary(about: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from xmodal.embedding import tables
 from xmodal.reporting.figures import INK, LABEL_COLOURS, canvas
 from xmodal.scores.score_texts import shown
 
@@ -67,11 +68,9 @@ class Seen:
             groups[f"Label: {short(label)}"] = _text(job.mdata.obs[label])[drawn]
         if batch is not None and batch != label:
             groups[f"{BATCH}{short(batch)}"] = _text(job.mdata.obs[batch])[drawn]
-        present = np.column_stack([job.cells.present[m] for m in job.shared])
-        if not present.all():
-            patterns, code = np.unique(present, axis=0, return_inverse=True)
-            names = np.array([_measured([m for m, p in zip(job.shared, row, strict=True) if p]) for row in patterns])
-            groups[MEASURED] = names[code.ravel()][drawn]
+        kinds = tables.measured_of(job)
+        if len(np.unique(kinds.astype(str))) > 1:
+            groups[MEASURED] = kinds[drawn]
         several = all_of.several
         weights = {m: np.where(several, w, np.nan) for m, w in all_of.latents.weights.items()}
         weights = {m: w[drawn] for m, w in weights.items() if several.any() and np.nanstd(w) > FLAT}
@@ -80,10 +79,6 @@ class Seen:
             f"(resolution {about['resolution']:g}), model {job.loaded.model.name}"
         )
         return cls(title, found.umap[drawn], found.clusters[drawn].astype(str).astype(object), groups, weights)
-
-
-def _measured(names: list[str]) -> str:
-    return f"only {shown(names[0])}" if len(names) == 1 else " and ".join(map(shown, names))
 
 
 def embedding(seen: Seen) -> Figure:
@@ -129,7 +124,7 @@ def _frame(axis: Axes, title: str) -> None:
 
 
 def _points(axis: Axes, places: Floats, colours: Any, **looks: Any) -> Any:
-    return axis.scatter(places[:, 0], places[:, 1], s=size_of(len(places)), c=colours, lw=0, alpha=0.85, **looks)
+    return axis.scatter(places[:, 0], places[:, 1], c=colours, lw=0, alpha=0.85, **looks)
 
 
 def _categories(axis: Axes, seen: Seen, values: Strings, title: str) -> None:
@@ -142,7 +137,7 @@ def _categories(axis: Axes, seen: Seen, values: Strings, title: str) -> None:
     if title == MEASURED:
         order = sorted(order, key=lambda n: (n.startswith("only"), n))
     colours = dict(zip(order, COLOURS, strict=False))
-    _points(axis, places, [colours.get(v, OTHER if v else NOT_KNOWN) for v in values])
+    _points(axis, places, [colours.get(v, OTHER if v else NOT_KNOWN) for v in values], s=size_of(len(places)))
     _frame(axis, title)
     if numbered:
         _numbers(axis, places, values, order)
@@ -194,9 +189,10 @@ def _weight(axis: Axes, seen: Seen, modality: str, other: str | None) -> None:
     """Share of the modality in each cell's embedding; grey: cells with one modality only."""
     values = seen.weights[modality]
     known = np.isfinite(values)
-    _points(axis, seen.places[~known], NOT_KNOWN)
+    size = size_of(len(values))
+    _points(axis, seen.places[~known], NOT_KNOWN, s=size)
     middle = np.nanquantile(values, [0.02, 0.98])  # a few extreme cells would leave one colour to the rest
-    points = _points(axis, seen.places[known], values[known], cmap="cividis", vmin=middle[0], vmax=middle[1])
+    points = _points(axis, seen.places[known], values[known], s=size, cmap="cividis", vmin=middle[0], vmax=middle[1])
     axis.set_xlim(*_range(seen.places[:, 0]))
     axis.set_ylim(*_range(seen.places[:, 1]))
     _frame(axis, f"Weight of {shown(modality)}")
