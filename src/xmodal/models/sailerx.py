@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from xmodal import fields
 from xmodal.data.batches import Batch, Cells
+from xmodal.data.transforms import CP
 from xmodal.errors import SettingRefused
 from xmodal.models.base import CrossModalModel, GradientSettings, ModelSettings
 from xmodal.models.layers import drawn
@@ -341,21 +342,21 @@ class SailerX(CrossModalModel):
         return shares.mean(1)
 
     def impute(self, batch: Batch, modality: str) -> Tensor:
-        """Peaks are those of a cell of this depth: the unit is the probability that *this* cell shows the peak open."""
+        """Counts as log1p of the expected CP10k, which can be taken back to shares (a prediction, to be held against noisy
+        measurements, is the expectation of their log).  Peaks are those of a cell of this depth: the unit is the probability
+        that *this* cell shows the peak open.
+        """
         mean = self._product(self._posteriors(batch), batch.present)[0]
-        expected = self._decoded(mean, modality, self._depth(batch, modality))
         kind, own = self.vocabulary[modality], self.settings.own
-        if not own:
-            return expected
         if kind.likelihood != fields.NB:
+            expected = self._decoded(mean, modality, self._depth(batch, modality))
             measured = (batch.values[modality] > 0).float() if kind.scale == fields.BINARY else batch.values[modality]
             return torch.lerp(expected, measured, own * batch.present[modality][:, None].float())
         counts = batch.counts[modality]
         shares = F.softmax(self._outputs(mean, modality) + self._head(modality).bias, 1)
         measured = counts / counts.sum(1, keepdim=True).clamp(min=1)
         part = own * (counts.sum(1, keepdim=True) > 0).float()
-        curve: Tensor = self._head(modality).curve(torch.lerp(shares, measured, part).clamp(min=1e-12).log())
-        return curve
+        return torch.log1p(CP * torch.lerp(shares, measured, part))
 
     def predict(self, batch: Batch, source: str, target: str) -> Tensor:
         mean = self._product({source: self.encoders[source](batch)}, batch.present)[0]
