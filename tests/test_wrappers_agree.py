@@ -97,6 +97,19 @@ def test_snapshots_are_of_this_version() -> None:
     assert sum(versions == {__version__} for versions in found.values()) >= len(WRAPPED)  # every module shows it
 
 
+@pytest.mark.parametrize("path", snapshots(), ids=lambda p: p.parents[1].name)
+def test_snapshots_are_of_the_tests_there_are(path: Path) -> None:
+    tests = re.findall(r'^    test\("(.+)"\)', path.with_suffix("").read_text(), re.M)
+    assert sorted(json.loads(path.read_text())) == sorted(tests)
+
+
+def test_the_snapshot_of_markers_has_the_columns_of_the_table() -> None:
+    from xmodal.markers.comparison import COLUMNS
+
+    content = json.loads((MODULES / "markers/tests/main.nf.test.snap").read_text())
+    assert content["markers - simulated cells"]["content"][1] == "\t".join(COLUMNS)
+
+
 def test_the_table_and_the_folders_name_the_same_modules() -> None:
     assert sorted(WRAPPED) == sorted(folder.name for folder in MODULES.iterdir())
     assert all(c.why_not for c in COMMANDS if not c.module)
