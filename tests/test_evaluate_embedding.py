@@ -214,6 +214,22 @@ def test_cells_without_a_modality_or_a_label_are_left_out_where_it_counts() -> N
     assert found.methods["embedding"]["knn_accuracy"] > 0.9
 
 
+def test_cells_that_the_model_cannot_embed_are_left_out_and_counted() -> None:
+    mdata = with_batches()
+    test = mdata.obs_names[mdata.obs["xmodal_split"] == "test"]
+    parts = {m: mdata[m][~mdata.obs_names.isin(test[:8])].copy() for m in ("rna", "atac")}
+    some = mu.MuData({**parts, "protein": mdata["protein"]})
+    some.obs, some.uns = mdata.obs.reindex(some.obs_names), mdata.uns
+    kept = ~some.obs_names.isin(test[:8])
+    z = latent(some)[kept]
+    names = some.obs_names[kept].to_numpy(str)
+    said = {"settings": {"modalities": {"rna": {}, "atac": {}}}}
+    found = embedding_evaluation.evaluate(some, Embedding("E", names, z, about=said), ALONE, 0)
+    assert found.cells["embedding"] == 92
+    assert "8 test cells have no modality that the model knows and are left out" in found.notes
+    assert "8 test cells of the truth have no embedding" in refused(some, Embedding("E", names, z))
+
+
 def test_weighted_neighbours_reach_across_to_training_cells() -> None:
     mdata = with_batches()
     z = latent(mdata)

@@ -85,6 +85,8 @@ def evaluate(mdata: MuData, embedding: Embedding, settings: EvaluationSettings, 
     found = scene(mdata, embedding, settings)
     result = Result(found, embedding)
     result.notes += validation_cells.notes(embedding.about, found.which)
+    if found.left_out:
+        result.note(f"{found.left_out} {found.which} cells have no modality that the model knows and are left out")
     labels, batches = _worthwhile(result)
     depths = _depths(mdata, found)
     for name, space in _spaces(mdata, result, settings, seed):

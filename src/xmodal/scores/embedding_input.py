@@ -66,7 +66,8 @@ class Scene:
     """The cells that play a part, ``names`` (cells,), all embedded.
 
     Masks (cells,): ``scored``; ``train``, whose labels are known to the held-out score; ``heldout``, which it judges.
-    ``row``: where each stands in the embedding's file.  ``which``: test, valid or all.
+    ``row``: where each stands in the embedding's file.  ``which``: test, valid or all.  ``left_out``: cells that would be
+    scored, but have no modality that the model knows.
     """
 
     names: npt.NDArray[np.str_]
@@ -77,6 +78,7 @@ class Scene:
     which: str
     labels: Groups | None
     batches: Groups | None
+    left_out: int = 0
 
 
 def read_embedding(path: Path) -> Embedding:
@@ -160,7 +162,9 @@ def scene(mdata: MuData, embedding: Embedding, settings: EvaluationSettings) -> 
     )
     which = _which(part[there], embedding, settings.cells)
     scored = there & (part == which) if which != "all" else there
-    missing = mdata.obs_names[(part == which) & ~there]
+    absent = (part == which) & ~there
+    able = _can_be_embedded(mdata, embedding)
+    missing = mdata.obs_names[absent & able]
     if len(missing):
         raise InputRefused(
             f"{len(missing)} {which} cells of the truth have no embedding, first {', '.join(missing[:3])}",
@@ -171,10 +175,26 @@ def scene(mdata: MuData, embedding: Embedding, settings: EvaluationSettings) -> 
     train = there & np.isin(part, learned_parts(which))
     heldout = scored & ~train & (part == (fields.TEST if which == "all" else which))
     used = scored | train
-    labels, batches = (_groups(mdata.obs, k, used) for k in (settings.label_key, settings.batch_key))
     return Scene(
-        mdata.obs_names[used].to_numpy(str), row[used], scored[used], train[used], heldout[used], which, labels, batches
+        names=mdata.obs_names[used].to_numpy(str),
+        row=row[used],
+        scored=scored[used],
+        train=train[used],
+        heldout=heldout[used],
+        which=which,
+        labels=_groups(mdata.obs, settings.label_key, used),
+        batches=_groups(mdata.obs, settings.batch_key, used),
+        left_out=int((absent & ~able).sum()),
     )
+
+
+def _can_be_embedded(mdata: MuData, embedding: Embedding) -> Bools:
+    """Which cells of the truth have a modality that the embedding was made of, as far as it says, (cells,)."""
+    known = [m for m in embedding.about.get("settings", {}).get("modalities") or {} if m in mdata.mod]
+    if not known:
+        return np.ones(mdata.n_obs, bool)
+    able: Bools = np.logical_or.reduce([mdata.obs_names.isin(mdata.mod[m].obs_names) for m in known])
+    return able
 
 
 def _rows(mdata: MuData, embedding: Embedding) -> Index:
