@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.memory import Portions
+from xmodal.models.base import CrossModalModel
 
 if TYPE_CHECKING:
     from xmodal.data.batches import Batch
@@ -79,6 +80,9 @@ def rewinding(model: nn.Module, device: torch.device) -> Callable[[], None]:
 
 
 def statistics(model: nn.Module) -> list[Tensor]:
-    """The buffers that the loss itself changes: running means and variances (and their count) of batch normalisation."""
+    """The buffers that the loss itself changes: running means and variances (and their count) of batch normalisation, and what
+    the model says of itself.
+    """
     modules = [module for module in model.modules() if getattr(module, "running_mean", None) is not None]
-    return [buffer for module in modules for buffer in module.buffers(recurse=False)]
+    own = model.running() if isinstance(model, CrossModalModel) else []
+    return [*own, *(buffer for module in modules for buffer in module.buffers(recurse=False))]

@@ -97,6 +97,10 @@ class CrossModalModel(nn.Module):
         """Parameters by learning rate, as torch's optimizers take them; ``rate``: the setting."""
         return [{"params": list(self.parameters()) or [nn.Parameter(torch.zeros(1))], "lr": rate}]
 
+    def running(self) -> list[Tensor]:
+        """Buffers that :meth:`loss` changes in training; they are set back where a minibatch is computed anew."""
+        return []
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted terms whose sum is minimised, each a scalar.  Closed-form models have none."""
         return {}

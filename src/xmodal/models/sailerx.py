@@ -257,6 +257,9 @@ class SailerX(CrossModalModel):
         turn = max(1.0, self.settings.epochs / self.settings.cycles)
         return min(1.0, (epochs % turn) / (WARM_UP * turn)) if epochs < self.settings.epochs else 1.0
 
+    def running(self) -> list[Tensor]:
+        return [self.get_buffer("seen"), *(self.get_buffer(f"precision_{m}") for m in self.vocabulary)]
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Reconstruction of every modality a cell has from those shown, divergence, similarity, invariance."""
         s, posteriors = self.settings, self._posteriors(batch)
