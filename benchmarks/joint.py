@@ -257,7 +257,11 @@ def write(known: dict[str, Any]) -> None:
         if f"<!-- joint_{name} -->" not in page.read_text():
             continue
         rows = found.get("methods") or {k: {"15-NN or ratio": v} for k, v in found.items()}
-        columns = SHOWN if name in SETS or name in ("simulated", "ablations") else tuple(next(iter(rows.values())))
+        columns = (
+            SHOWN
+            if name in SETS or name in ("simulated", "ablations")
+            else tuple(dict.fromkeys(k for r in rows.values() for k in r))
+        )
         between(page, f"joint_{name}", table(rows, columns))
 
 
