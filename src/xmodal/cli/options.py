@@ -69,7 +69,10 @@ def common(function: Function) -> Function:
         caches.provide()
         threads = threads or granted_cpus()
         # Before numpy or torch is imported: oversubscribed threads made steps 5-10 times slower.
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+        for name in (
+            names if "numba" not in sys.modules else names[:3]
+        ):  # numba refuses another number once it has begun
             os.environ[name] = str(threads)
         # Waiting threads sleep: spinning ones took an epoch from 5 to 60 s where another job had the same cores.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
