@@ -325,6 +325,21 @@ def test_a_group_far_away_does_not_hide_the_types() -> None:
     assert made.leiden(resolutions.choose(made, places, 15, 0)[0], 0).max() + 1 == 6
 
 
+def test_of_many_cells_some_choose_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.metrics import adjusted_rand_score
+
+    places, truth = blobs(900, 7, 3)
+    monkeypatch.setattr(resolutions, "MOST_CELLS", 500)
+    made = graph.Graph.of(graph.neighbours(places, 15, 0).obsp["connectivities"])
+    chosen, tried = resolutions.choose(made, places, 15, 0)
+    assert adjusted_rand_score(truth, made.leiden(chosen, 0)) > 0.98
+    monkeypatch.setattr(
+        resolutions, "best_of", lambda _: resolutions.Tried(2.5, 5, 1.0)
+    )  # 2.5 gives more than 5 of all
+    assert made.leiden(resolutions.choose(made, places, 15, 0)[0], 0).max() + 1 >= 5
+    assert resolutions.choose(made, places, 15, 0)[0] < 2.5 and tried
+
+
 def test_the_rule_by_hand() -> None:
     tried = [resolutions.Tried(*t) for t in ((0.1, 1, 1.0), (0.5, 3, 0.95), (1, 5, 0.85), (2, 9, 0.7))]
     assert resolutions.best_of(tried).clusters == 5  # 3 and 5 are equally stable

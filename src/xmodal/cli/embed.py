@@ -69,9 +69,10 @@ def command(
     found = run(file, checkpoint, Outputs(output, table, overview, overwrite), settings, (where, seed))
     if summary is not None:
         write_json(summary, found, overwrite)
+    many = "cluster" if found["clusters"] == 1 else "clusters"
     measured = ", ".join(f"{about['cells']} with {m}" for m, about in found["modalities"].items())
     click.echo(
-        f"{found['cells']} cells ({measured}) on {where}: {found['clusters']} clusters at resolution "
+        f"{found['cells']} cells ({measured}) on {where}: {found['clusters']} {many} at resolution "
         f"{found['resolution']:g} -> {output}"
     )
 

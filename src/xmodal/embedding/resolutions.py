@@ -11,7 +11,8 @@ fewest are taken, and it is said.
 An index of the whole clustering (adjusted Rand) would not do: two groups far apart are stable to the last cell, and hide all
 types inside them; and a type cut in two in vain costs it little.
 
-With more than 10,000 cells all this is done on so many drawn at random, with a graph of their own.
+With more than 10,000 cells the number of clusters is chosen in this way on so many drawn at random, with a graph of their own,
+and looked for among all cells.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
+from xmodal import fields
 from xmodal.embedding.graph import Array, Graph, Groups, neighbours
 
 log = logging.getLogger(__name__)
@@ -47,12 +49,16 @@ class Tried:
 
 def choose(graph: Graph, embedding: Array, neighbors: int, seed: int) -> tuple[float, list[Tried]]:
     """The resolution by the rule above, and all that were tried; ``graph``: that of ``embedding`` (cells, latent)."""
-    if len(graph) > MOST_CELLS:
-        rows = np.sort(np.random.default_rng([seed, 1]).choice(len(graph), MOST_CELLS, replace=False))
-        log.info("the resolution is chosen on %d cells drawn at random", MOST_CELLS)
-        graph = Graph.of(neighbours(embedding[rows], neighbors, seed).obsp["connectivities"])
-    tried = stabilities(graph, seed)
-    return best_of(tried).resolution, tried
+    if len(graph) <= MOST_CELLS:
+        tried = stabilities(graph, seed)
+        return best_of(tried).resolution, tried
+    rows = np.sort(np.random.default_rng([seed, 1]).choice(len(graph), MOST_CELLS, replace=False))
+    log.info("the number of clusters is chosen on %d cells drawn at random", MOST_CELLS)
+    tried = stabilities(Graph.of(neighbours(embedding[rows], neighbors, seed).obsp[fields.CONNECTIVITIES]), seed)
+    best = best_of(tried)
+    if clusters_at(graph, best.resolution, seed) == best.clusters:
+        return best.resolution, tried
+    return for_clusters(graph, best.clusters, seed), tried  # a resolution means another number in a denser graph
 
 
 def stabilities(graph: Graph, seed: int) -> list[Tried]:
@@ -100,6 +106,10 @@ def best_of(tried: list[Tried]) -> Tried:
     return max(equal, key=lambda t: (t.clusters, t.stability, -t.resolution))
 
 
+def clusters_at(graph: Graph, resolution: float, seed: int) -> int:
+    return int(graph.leiden(resolution, seed).max()) + 1
+
+
 def for_clusters(graph: Graph, wanted: int, seed: int) -> float:
     """The resolution whose number of clusters is closest to ``wanted`` (of two the lower), by bisection of its logarithm."""
     low, high = np.log(LOWEST), np.log(HIGHEST)
@@ -107,7 +117,7 @@ def for_clusters(graph: Graph, wanted: int, seed: int) -> float:
     for _ in range(STEPS):
         middle = (low + high) / 2
         resolution = float(f"{np.exp(middle):.{DIGITS}g}")
-        count = int(graph.leiden(resolution, seed).max()) + 1
+        count = clusters_at(graph, resolution, seed)
         closest = min(closest, (abs(count - wanted), resolution))
         if count == wanted:
             break
