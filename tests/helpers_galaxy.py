@@ -80,7 +80,7 @@ class Galaxy(Server):
         """What a tool's test wrote to its output ``name``."""
         return self.read(f"datasets/{test['data']['job']['outputs'][name]['id']}/display?to_ext=data")
 
-    def test(self, data: Path, *options: str, timeout: float = 900) -> list[dict[str, Any]]:
+    def test(self, data: Path, *options: str, timeout: float = 1800) -> list[dict[str, Any]]:
         """Run the tools' own tests over the API with the files in ``data``; one result for each, as in results.json."""
         results = self.folder / "results.json"
         results.unlink(missing_ok=True)
@@ -95,7 +95,7 @@ class Galaxy(Server):
         tests: list[dict[str, Any]] = json.loads(results.read_text())["tests"]
         return tests
 
-    def passes(self, data: Path, *options: str, timeout: float = 900) -> list[dict[str, Any]]:
+    def passes(self, data: Path, *options: str, timeout: float = 1800) -> list[dict[str, Any]]:
         """As ``test``, and every ``<test>`` of the tools was run and succeeded."""
         tests = self.test(data, *options, timeout=timeout)
         failed = {test["id"]: test["data"] for test in tests if test["data"]["status"] != "success"}
