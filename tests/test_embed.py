@@ -325,6 +325,15 @@ def test_a_group_far_away_does_not_hide_the_types() -> None:
     assert made.leiden(resolutions.choose(made, places, 15, 0)[0], 0).max() + 1 == 6
 
 
+def test_cells_alone_are_no_stable_clusters() -> None:
+    """Among cells that are all alike every one can be its own cluster, which comes back whenever it is drawn."""
+    places = np.zeros((60, 12), np.float32)
+    made = graph.Graph.of(graph.neighbours(places, 15, 0).obsp["connectivities"])
+    chosen, tried = resolutions.choose(made, places, 15, 0)
+    assert all(t.stability == 0 for t in tried if t.clusters > 30)
+    assert made.leiden(chosen, 0).max() + 1 <= 4
+
+
 def test_of_many_cells_some_choose_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
     from sklearn.metrics import adjusted_rand_score
 
@@ -334,7 +343,7 @@ def test_of_many_cells_some_choose_the_number(monkeypatch: pytest.MonkeyPatch) -
     chosen, tried = resolutions.choose(made, places, 15, 0)
     assert adjusted_rand_score(truth, made.leiden(chosen, 0)) > 0.98
     monkeypatch.setattr(
-        resolutions, "best_of", lambda _: resolutions.Tried(2.5, 5, 1.0)
+        resolutions, "best_of", lambda *_: resolutions.Tried(2.5, 5, 1.0)
     )  # 2.5 gives more than 5 of all
     assert made.leiden(resolutions.choose(made, places, 15, 0)[0], 0).max() + 1 >= 5
     assert resolutions.choose(made, places, 15, 0)[0] < 2.5 and tried

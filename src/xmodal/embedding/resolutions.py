@@ -2,11 +2,12 @@
 
 The rule (cluster-wise stability: Hennig 2007, Comput. Stat. Data Anal. 52:258).  For every resolution of a fixed grid, all cells
 are clustered, and eight times a random 80 % of them, each time with another seed.  A cluster is stable if, on average over the
-eight, its best match overlaps it by 0.75 (Jaccard: cells of both over cells of either, among those drawn).  The stability of a
-resolution is the share of the cells that lie in stable clusters.  Of the resolutions that give at least two clusters, those
-within 0.1 of the best are taken as equally stable, and among them the one with the most clusters is chosen (of equal numbers the
-most stable, then the lowest resolution).  Where even the best is below 0.5, as in cells without types, clusters mean little: the
-fewest are taken, and it is said.
+eight, its best match overlaps it by 0.75 (Jaccard: cells of both over cells of either, among those drawn), and if it has as many
+cells as a neighbourhood: a cell alone always comes back.  The stability of a resolution is the share of the cells that lie in
+stable clusters.  Of the resolutions that give at least two clusters, on average of a neighbourhood or more, those within 0.1 of
+the best are taken as equally stable, and among them the one with the most clusters is chosen (of equal numbers the most stable,
+then the lowest resolution).  Where even the best is below 0.5, as in cells without types, clusters mean little: the fewest are
+taken, and it is said.
 
 An index of the whole clustering (adjusted Rand) would not do: two groups far apart are stable to the last cell, and hide all
 types inside them; and a type cut in two in vain costs it little.
@@ -50,19 +51,21 @@ class Tried:
 def choose(graph: Graph, embedding: Array, neighbors: int, seed: int) -> tuple[float, list[Tried]]:
     """The resolution by the rule above, and all that were tried; ``graph``: that of ``embedding`` (cells, latent)."""
     if len(graph) <= MOST_CELLS:
-        tried = stabilities(graph, seed)
-        return best_of(tried).resolution, tried
+        tried = stabilities(graph, neighbors, seed)
+        return best_of(tried, len(graph) / neighbors).resolution, tried
     rows = np.sort(np.random.default_rng([seed, 1]).choice(len(graph), MOST_CELLS, replace=False))
     log.info("the number of clusters is chosen on %d cells drawn at random", MOST_CELLS)
-    tried = stabilities(Graph.of(neighbours(embedding[rows], neighbors, seed).obsp[fields.CONNECTIVITIES]), seed)
-    best = best_of(tried)
+    tried = stabilities(
+        Graph.of(neighbours(embedding[rows], neighbors, seed).obsp[fields.CONNECTIVITIES]), neighbors, seed
+    )
+    best = best_of(tried, MOST_CELLS / neighbors)
     if clusters_at(graph, best.resolution, seed) == best.clusters:
         return best.resolution, tried
     return for_clusters(graph, best.clusters, seed), tried  # a resolution means another number in a denser graph
 
 
-def stabilities(graph: Graph, seed: int) -> list[Tried]:
-    """What becomes of the clusters at every resolution of the grid."""
+def stabilities(graph: Graph, least: int, seed: int) -> list[Tried]:
+    """What becomes of the clusters at every resolution of the grid; ``least``: cells of a cluster that may count as stable."""
     rng = np.random.default_rng([seed, 2])
     size = max(2, round(PART * len(graph)))
     parts = [np.sort(rng.choice(len(graph), size, replace=False)) for _ in range(RUNS)]
@@ -73,7 +76,8 @@ def stabilities(graph: Graph, seed: int) -> list[Tried]:
         overlap = np.zeros(int(whole.max()) + 1)
         for turn, (rows, part) in enumerate(zip(parts, graphs, strict=True), 1):
             overlap += overlaps(whole[rows], part.leiden(resolution, seed + turn), len(overlap)) / RUNS
-        share = float((overlap >= ALIKE)[whole].mean())
+        sizes = np.bincount(whole)
+        share = float(((overlap >= ALIKE) & (sizes >= least))[whole].mean())
         found.append(Tried(resolution, len(overlap), round(share, DIGITS)))
         log.debug("resolution %g: %d clusters, %.3f of the cells in stable ones", *asdict(found[-1]).values())
     return found
@@ -88,12 +92,12 @@ def overlaps(groups: Groups, again: Groups, count: int) -> npt.NDArray[np.float6
     return best
 
 
-def best_of(tried: list[Tried]) -> Tried:
-    """The resolution that the rule chooses; the highest where none gives two clusters."""
-    several = [t for t in tried if t.clusters > 1]
+def best_of(tried: list[Tried], most_clusters: float = np.inf) -> Tried:
+    """The resolution that the rule chooses; the lowest where none gives two clusters and at most ``most_clusters``."""
+    several = [t for t in tried if 1 < t.clusters <= most_clusters]
     if not several:
         log.warning("at no resolution from %g to %g there are two clusters: all cells are one", GRID[0], GRID[-1])
-        return tried[-1]
+        return min(tried, key=lambda t: (t.clusters, t.resolution))
     most = max(t.stability for t in several)
     if most < STABLE:
         log.warning(
