@@ -150,7 +150,7 @@ TASKS = 16  # 3 checks, 2 prepared, 1 trained; 2 each embedded, denoised, compar
 PUBLISHED = (
     "prepared/training.h5mu",
     "prepared/mapped.h5mu",
-    "models/crossmp/model.safetensors",
+    "models/sailerx/model.safetensors",
     *(
         f"{place}"
         for name in ("joint", "mapped")
@@ -192,7 +192,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> Run:
-    run = pipeline(folder, *OPTIONS, "--model", "crossmp", timeout=900)
+    run = pipeline(folder, *OPTIONS, timeout=900)
     succeeded(run)
     return run
 
@@ -244,7 +244,7 @@ def test_columns_that_mapped_cells_lack_are_left_out(finished: Run, folder: Path
 
 
 def test_resume_finds_only_the_markers_again_by_another_sample(finished: Run, folder: Path) -> None:
-    again = pipeline(folder, *OPTIONS, "--model", "crossmp", "--sample_key", "batch", "-resume")
+    again = pipeline(folder, *OPTIONS, "--sample_key", "batch", "-resume")
     succeeded(again)
     submitted = [line.rpartition(":")[2] for line in again.stdout.splitlines() if "Submitted process" in line]
     assert submitted == ["XMODAL_MARKERS (joint)", "XMODAL_REPORT (report)", "MULTIQC (xmodal)"]
