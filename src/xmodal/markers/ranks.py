@@ -18,8 +18,9 @@ import scipy.sparse as sp
 
 Float = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
-# Cells of a stratum: fewer lose information (one part in their number), more leave depth in.  25 to 400 were measured.
-STRATUM = 50
+# Cells of a stratum: fewer lose information (one part in their number), more leave depth in.  10 to 400 were measured.
+STRATUM = 25
+MOST_STRATA = 1_000  # of very many cells; time grows with strata x features
 VALUES = 4_000_000  # of a chunk of features: some 200 MB while they are sorted
 SKEWED = 1e-4  # below this skewness the normal distribution is as good to the last digits
 
@@ -60,7 +61,7 @@ class RankTest:
 
 def strata_of(depth: Float, cells: int = STRATUM) -> Index:
     """Strata (cells,) of about ``cells`` cells of like depth, numbered from the shallowest."""
-    number = max(1, len(depth) // cells)
+    number = min(max(1, len(depth) // cells), MOST_STRATA)
     strata = np.empty(len(depth), np.int64)
     strata[np.argsort(depth, kind="stable")] = np.arange(len(depth)) * number // len(depth)
     return strata
@@ -107,7 +108,7 @@ def _scored(values: Any, strata: Index, layout: _Layout) -> Iterator[_Scores]:
     cells, features = values.shape
     columns = values.tocsc() if sp.issparse(values) else values
     filled = columns.nnz if sp.issparse(values) else cells * features
-    step = max(1, int(VALUES // max(filled / max(features, 1), 1)))
+    step = max(1, int(VALUES // max(filled / max(features, 1), len(layout.sizes))))
     for first in range(0, features, step):
         last = min(first + step, features)
         chunk: Any = values.block(first, last) if isinstance(values, Columns) else columns[:, first:last]
