@@ -33,7 +33,7 @@ GIB = 1024**3  # what schedulers and Galaxy call GB
 MARGIN = 1.25  # over every measured run
 TIMES = 25
 LEAST = 10.0  # GB for each GB of cells: a count takes 2 to 3 bytes in a file and 8 in memory, where it is copied once
-FLAT = ("xmodal_models", "xmodal_report")  # a model is mapped, not read; reports are made of kilobytes
+FLAT = ("xmodal_models", "xmodal_report")  # a model is mapped, not read; reports are made of kilobytes, but for markers
 RESULTS = HERE / "results" / "galaxy_memory.json"
 ADMIN = HERE.parent / "docs" / "galaxy_admin.md"
 RULES = HERE.parent / "galaxy_tools" / "portal" / "memory.yml"
@@ -120,7 +120,11 @@ class Cells:
         ((model, short),) = JOINT.items()
         trained, seen, scores = self.folder / model, self.folder / "seen", self.folder / "scores"
         embedded, imputed = self.folder / "embedded.h5mu", self.folder / "imputed.h5mu"
-        self.run("train", [prepared], prepared, "--output-dir", trained, "--model", model, *short, note=model)
+        try:
+            self.run("train", [prepared], prepared, "--output-dir", trained, "--model", model, *short, note=model)
+        except Failed as reason:
+            log.info("%s, joint: left out, %s", self.name, reason)
+            return self.runs
         made = ["--checkpoint", trained / "model.safetensors", "--output"]
         self.run("embed", [prepared], prepared, *made, embedded, "--by-modality", "--overview", seen, note=model)
         self.run("impute", [embedded], embedded, *made, imputed, note=model)
