@@ -129,8 +129,8 @@ def _all_groups(own: Measured, settings: MarkerSettings, ways: dict[int, _Way], 
 
 
 def _strata(own: Measured) -> ranks.Index:
-    """Of values as measured there is one stratum: how deep their cells are is not known."""
-    if own.scale == IDENTITY:
+    """Of values (CLR, as measured) there is one stratum: their depth is taken out, or not known."""
+    if own.likelihood == GAUSSIAN:
         return np.zeros(len(own.depth), np.int64)
     return ranks.strata_of(own.depth)
 

@@ -170,8 +170,7 @@ def lead(near: Float) -> Float:
     """How far each group is ahead of the best other one, (groups, features)."""
     ordered = np.sort(near, axis=0)
     first = near == ordered[-1]
-    with np.errstate(invalid="ignore"):  # a feature without any counts
-        return near - np.where(first & (first.sum(0) == 1), ordered[-2], ordered[-1])
+    return near - np.where(first & (first.sum(0) == 1), ordered[-2], ordered[-1])
 
 
 def _sides(total: Float, weight: Float) -> tuple[Float, Float]:
