@@ -81,6 +81,22 @@ def test_what_is_worth_little_weighs_little(cells: Cells) -> None:
     assert shares[0] < 0.7 * shares[1]
 
 
+def test_what_a_cell_lacks_does_not_make_it_unlike_others(model: SailerX, cells: Cells) -> None:
+    """Pairs are compared by the modalities that both cells have; of paired cells that is the cosine of the reference."""
+    whole = cells.batch(slice(0, 20))
+    lacking = replace(whole, present={**whole.present, "rna": whole.present["rna"] & (torch.arange(20) >= 10)})
+    with torch.no_grad():
+        full, known = model._wanted(whole)
+        reference = model._reference(whole)[0]
+        torch.testing.assert_close(full, cosines(reference, reference), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(known, torch.ones(20, 20))
+        wanted, shared = model._wanted(lacking)
+        place = model._projection("atac")(whole)
+        torch.testing.assert_close(wanted[:10], cosines(place, place)[:10], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(wanted[10:, 10:], full[10:, 10:])
+        assert (shared[:10] < 1).all() and torch.equal(shared[10:, 10:], known[10:, 10:])
+
+
 def test_residuals_are_those_of_the_paper(cells: Cells) -> None:
     import scanpy as sc
 

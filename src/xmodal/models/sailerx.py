@@ -5,7 +5,7 @@ One invariant latent for all modalities.  Each modality has an encoder to a Gaus
 Decoders get depth and batch besides, so the latent need not tell of them.  Cells that are alike in a reference embedding
 (that of the leading modality, or any the file brings) shall be alike in the latent.
 
-What differs from the paper, and why: docs/joint.md.
+What differs from the paper, and why: docs/models.md.
 """
 
 from __future__ import annotations
@@ -187,6 +187,23 @@ class SailerX(CrossModalModel):
             known = known | there
         return F.normalize(torch.cat(parts, 1), dim=1), known
 
+    def _wanted(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cosines that pairs of cells shall have, and how far each pair's is known, (n, n) both.
+
+        Of the modalities that both cells of a pair have: the part that one of them lacks says nothing about how alike they are,
+        and counted as a cosine of zero it would drive cells with one modality away from cells with several.
+        """
+        if self.vocabulary.reference is not None:
+            reference, known = self._reference(batch)
+            return cosines(reference, reference), (known[:, None] & known[None]).float()
+        total = torch.zeros(len(batch), len(batch), device=batch.present[self.lead].device)
+        share = torch.zeros_like(total)
+        for m in self._led_by():
+            place, there = self._projection(m)(batch), batch.present[m]
+            both = self.get_buffer(f"reliable_{m}") * (there[:, None] & there[None]).float()
+            total, share = total + both * (place @ place.T), share + both
+        return total / share.clamp(min=1e-9), share
+
     def _group(self, reference: Tensor) -> Tensor:
         return torch.cdist(reference, self.get_buffer("groups")).argmin(1)
 
@@ -289,8 +306,8 @@ class SailerX(CrossModalModel):
         joint = self._product(posteriors, batch.present, by_trust=True)[0]
         reference, known = self._reference(batch)
         if s.similarity and int(known.sum()) > 1:
-            wanted, trust = cosines(reference, reference), self._trust(batch, known)
-            pairs = trust[:, None] * trust[None] * self._same_batch(batch)
+            (wanted, shared), trust = self._wanted(batch), self._trust(batch)
+            pairs = trust[:, None] * trust[None] * shared * self._same_batch(batch)
             total = unlikeness(wanted, cosines(joint, joint), pairs)
             means = {m: (p[0], batch.present[m].float()) for m, p in posteriors.items()}
             for i, (a, has_a) in enumerate(means.values()):
@@ -307,12 +324,12 @@ class SailerX(CrossModalModel):
             found["invariance"] = s.invariance * ramp * torch.stack(terms).sum()
         return found
 
-    def _trust(self, batch: Batch, known: Tensor) -> Tensor:
+    def _trust(self, batch: Batch) -> Tensor:
         """How far a cell's place in the reference is to be trusted: its log depth between two quantiles, (cells,)."""
         low, high = self.get_buffer("trust")
         depth = (self._depth(batch, self.lead) - low) / (high - low).clamp(min=1e-6)
         weight = depth.clamp(LEAST_TRUST, 1.0)
-        return torch.where(batch.present[self.lead], weight, torch.ones_like(weight)) * known
+        return torch.where(batch.present[self.lead], weight, torch.ones_like(weight))
 
     def _same_batch(self, batch: Batch) -> Tensor | float:
         """1 for pairs of one batch: between batches the reference's similarity is that of the batches as well."""
@@ -328,7 +345,7 @@ class SailerX(CrossModalModel):
         """
         posteriors = self._posteriors(batch)
         if not posteriors:
-            return torch.zeros(len(batch), self.settings.latent)
+            return torch.zeros(len(batch), self.settings.latent, device=batch.present[self.lead].device)
         return F.normalize(self._product(posteriors, batch.present, by_trust=True)[0], dim=1)
 
     def weights(self, batch: Batch) -> Tensor:

@@ -5,6 +5,7 @@ Statistics are those of the training cells and lie in buffers, so new cells are 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def project(modality: Modality, count: int) -> Projection:
     return kinds.get(modality.likelihood, Components)(modality, count)
 
 
-class Projection(nn.Module):
+class Projection(nn.Module, ABC):
     """One modality to ``width`` coordinates, rows of length 1 (zeros for a cell without counts), (cells, width)."""
 
     def __init__(self, modality: Modality, count: int) -> None:
@@ -58,13 +59,13 @@ class Projection(nn.Module):
         self.width = max(1, min(count, len(modality) - 1))
         self.register_buffer("axes", torch.zeros(len(modality), self.width))
 
+    @abstractmethod
     def prepare(self, cells: Cells) -> None:
         """Statistics of the cells that have the modality, and the axes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def raw(self, batch: Batch) -> Tensor:
         """Coordinates before they are brought to length 1."""
-        raise NotImplementedError
 
     def forward(self, batch: Batch) -> Tensor:
         return F.normalize(self.raw(batch), dim=1, eps=SPREAD_FLOOR)
