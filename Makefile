@@ -83,8 +83,8 @@ lint: setup ## Style and types
 	@[[ ! -d .containerlint ]] || scripts/container-lint hadolint shellcheck zizmor
 
 lock: ## Lock the newest fitting versions anew (needs uv)
-	$(LOCK) --extra report --extra dev -o requirements.lock pyproject.toml scripts/build-needs.in
-	$(LOCK) --extra report -c requirements.lock -o containers/requirements.lock pyproject.toml
+	$(LOCK) --extra report --extra text --extra dev -o requirements.lock pyproject.toml scripts/build-needs.in
+	$(LOCK) --extra report --extra text -c requirements.lock -o containers/requirements.lock pyproject.toml
 	$(LOCK) --no-build -o containers/tools.lock containers/tools.in
 
 clean: ## Results and caches; .venv stays
