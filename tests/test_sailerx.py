@@ -25,7 +25,7 @@ from xmodal.models.sailerx import SailerX, SailerXSettings
 def cells(prepared: Path) -> Cells:
     mdata = io.read_cells(prepared)
     batches = Batches("batch", tuple(sorted(set(mdata.obs["batch"].astype(str)))))
-    return cells_of(mdata, Vocabulary.from_prepared(mdata, batches=batches))
+    return cells_of(mdata, replace(Vocabulary.from_prepared(mdata), batches=batches))
 
 
 @pytest.fixture(scope="module")

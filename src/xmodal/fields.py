@@ -26,7 +26,7 @@ CLUSTER = "xmodal_cluster"  # obs: Leiden cluster of the joint embedding
 WEIGHT = "xmodal_weight"  # obs, with _MODALITY behind: share of the modality in the cell's embedding
 IMPUTED = "xmodal_imputed"  # layer: denoised values
 EMBEDDING_ABOUT, IMPUTED_ABOUT = "xmodal_embedding", "xmodal_imputation"  # uns: provenance of these
-BATCH_CODE, REFERENCE = "batch", "reference"  # extra of cells in memory
+BATCH_CODE, REFERENCE, LABEL_CODE = "batch", "reference", "label"  # extra of cells in memory
 
 RNA, ATAC, PROTEIN = "rna", "atac", "protein"
 GENE_ID = "gene_id"  # var of rna: Ensembl id, where known

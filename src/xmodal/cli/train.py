@@ -62,6 +62,38 @@ from xmodal.errors import ModelRefused, NotApplicable, SettingRefused
     help="obs column of the technical batch, for models that take it out of their embedding [default: the samples, where "
     "there are several].",
 )
+@click.option(
+    "--label-key",
+    default=None,
+    metavar="COLUMN",
+    help="obs column of the cell types, for models that learn them [default: one that is called so].",
+)
+@click.option(
+    "--label-terms", type=READABLE, help="TSV with columns label, cell_type_ontology_term_id: what the labels mean."
+)
+@click.option(
+    "--ontology",
+    type=READABLE,
+    envvar="XMODAL_ONTOLOGY",
+    show_envvar=True,
+    help="The Cell Ontology (.obo, .owl, .tsv) [default: the release that the installed package carries].",
+)
+@click.option(
+    "--text-model",
+    default=None,
+    metavar="DIR_OR_ID",
+    envvar="XMODAL_TEXT_MODEL",
+    show_envvar=True,
+    help="Text encoder: a directory in Hugging Face's format, or an id in the local cache [default: MiniLM of the "
+    "installed package].",
+)
+@click.option("--allow-download", is_flag=True, help="A text encoder that is not on this machine may be fetched.")
+@click.option(
+    "--init",
+    "initial",
+    type=READABLE,
+    help="Begin with the cell encoder that `xmodal pretrain` left (pretrained.safetensors).",
+)
 @click.option("--gene-table", type=READABLE, help="Gene positions (GTF, BED or TSV) for peak-gene links by distance.")
 @click.option("--links", type=READABLE, help="Peak-gene links as a TSV with columns gene, peak[, weight].")
 @common
@@ -76,6 +108,12 @@ def command(
     state_dir: Path | None,
     save_every: float | None,
     batch_key: str | None,
+    label_key: str | None,
+    label_terms: Path | None,
+    ontology: Path | None,
+    text_model: str | None,
+    allow_download: bool,
+    initial: Path | None,
     gene_table: Path | None,
     links: Path | None,
     threads: int,
@@ -93,6 +131,7 @@ def command(
 
     from xmodal import devices
     from xmodal.learning.run_training import TrainRequest, refused_trial, run
+    from xmodal.learning.training_labels import LabelRequest
 
     request = TrainRequest(
         model=model,
@@ -109,6 +148,8 @@ def command(
         fallback=fallback,
         trial=trial,
         batch_key=batch_key,
+        labels=LabelRequest(label_key, label_terms, ontology, text_model, allow_download),
+        initial=initial,
     )
     chosen = devices.choose(device, threads, seed)
     try:

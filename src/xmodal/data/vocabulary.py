@@ -7,6 +7,7 @@ The vocabulary is made once, from the prepared training file, and travels in the
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ from xmodal.errors import InputRefused
 if TYPE_CHECKING:
     from mudata import MuData
 
+    from xmodal.text.bank import TextBank
+
+TEXTS = "texts."  # what tensors of the texts are called
 DEFAULT_SCALE = {  # what a likelihood is predicted on where the prepared file does not say
     fields.NB: fields.LOG_CP10K,
     fields.BERNOULLI: fields.BINARY,
@@ -87,16 +91,42 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """What cells are called in obs column ``key``: ``values``, sorted, and for each the id of its text in the bank.
+
+    That is a Cell Ontology id, or ``label:VALUE`` where the value has no term.
+    """
+
+    key: str
+    values: tuple[str, ...]
+    terms: tuple[str, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What is told apart, sorted: labels of one term are one class."""
+        return tuple(sorted(set(self.terms)))
+
+    def codes(self, given: Iterable[object]) -> npt.NDArray[np.int64]:
+        """Class of each given label, (cells,); -1 for a label that is not among the values."""
+        place = {term: i for i, term in enumerate(self.classes)}
+        code = {value: place[term] for value, term in zip(self.values, self.terms, strict=True)}
+        return np.array([code.get(str(one), -1) for one in given], np.int64)
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """Modalities by name, and the gene-activity links between peaks and genes, (peaks, genes), where known.
 
-    ``batches`` and ``reference``: what a model takes of its cells besides, where it asks for it.
+    ``batches``, ``reference``, ``labels``: what a model takes of its cells besides, where it asks for it; ``texts``: what
+    the ontology says of the labels, and of all that a cell could be called.
     """
 
     modalities: dict[str, Modality]
     links: sp.csr_matrix | None = field(default=None, compare=False)
     batches: Batches | None = None
     reference: Reference | None = None
+    labels: Labels | None = None
+    texts: TextBank | None = field(default=None, compare=False)
 
     def __getitem__(self, name: str) -> Modality:
         return self.modalities[name]
@@ -105,12 +135,18 @@ class Vocabulary:
         return iter(self.modalities)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON object; the links travel as tensors (:meth:`link_tensors`) since they may be millions."""
+        """JSON object; links and texts travel as tensors (:meth:`tensors`) since they may be millions."""
         beside: dict[str, Any] = {}  # only where there is any: other checkpoints keep their bytes
         if self.batches is not None:
             beside["batches"] = {"key": self.batches.key, "values": list(self.batches.values)}
         if self.reference is not None:
             beside["reference"] = {"key": self.reference.key, "width": self.reference.width}
+        if self.labels is not None:
+            beside["labels"] = {
+                "key": self.labels.key,
+                "values": list(self.labels.values),
+                "terms": list(self.labels.terms),
+            }
         return {
             **beside,
             "modalities": [
@@ -126,7 +162,12 @@ class Vocabulary:
             ],
         }
 
-    def link_tensors(self) -> dict[str, npt.NDArray[Any]]:
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """What is too much for JSON: the links (``links.*``) and the texts of the labels (``texts.*``)."""
+        texts = {} if self.texts is None else self.texts.to_tensors()
+        return {**self._link_tensors(), **{TEXTS + k: v for k, v in texts.items()}}
+
+    def _link_tensors(self) -> dict[str, npt.NDArray[Any]]:
         if self.links is None:
             return {}
         coo = self.links.tocoo()
@@ -155,26 +196,27 @@ class Vocabulary:
             links = sp.csr_matrix(
                 (tensors["links.weight"], (tensors["links.peak"], tensors["links.gene"])), shape=shape
             )
-        batches, reference = content.get("batches"), content.get("reference")
+        batches, reference, labels = (content.get(k) for k in ("batches", "reference", "labels"))
+        texts = {k.removeprefix(TEXTS): v for k, v in tensors.items() if k.startswith(TEXTS)}
+        if texts:
+            from xmodal.text.bank import TextBank
         return cls(
             modalities,
             links,
             Batches(batches["key"], tuple(batches["values"])) if batches else None,
             Reference(reference["key"], reference["width"]) if reference else None,
+            Labels(labels["key"], tuple(labels["values"]), tuple(labels["terms"])) if labels else None,
+            TextBank.from_tensors(texts) if texts else None,
         )
 
     @classmethod
-    def from_prepared(
-        cls,
-        mdata: MuData,
-        links: sp.csr_matrix | None = None,
-        batches: Batches | None = None,
-        reference: Reference | None = None,
-    ) -> Vocabulary:
-        """The vocabulary of a prepared file: every modality, all its features, in the file's order."""
+    def from_prepared(cls, mdata: MuData, links: sp.csr_matrix | None = None, only: str | None = None) -> Vocabulary:
+        """The vocabulary of a prepared file: every modality (or ``only`` one), all its features, in the file's order."""
         described = prepared_settings(mdata)["modalities"]
         modalities = {}
         for name, adata in mdata.mod.items():
+            if only not in (None, name):
+                continue
             about = described.get(name)
             if about is None:
                 raise InputRefused(
@@ -189,7 +231,7 @@ class Vocabulary:
                 tuple(ids) if ids is not None else None,
                 about.get("genome"),
             )
-        return cls(modalities, links, batches, reference)
+        return cls(modalities, links)
 
 
 def prepared_settings(mdata: MuData, where: str = "") -> dict[str, Any]:

@@ -68,7 +68,7 @@ def save(
         "content": CONTENT,
     }
     tensors = {f"model.{k}": v.detach().cpu().contiguous().numpy() for k, v in model.state_dict().items()}
-    tensors |= {f"vocabulary.{k}": v for k, v in model.vocabulary.link_tensors().items()}
+    tensors |= {f"vocabulary.{k}": v for k, v in model.vocabulary.tensors().items()}
     for m, known in novelty.items():
         tensors |= {f"novelty.{m}.{k}": v for k, v in known.tensors().items()}
     for (s, t), errors in (uncertainty or {}).items():

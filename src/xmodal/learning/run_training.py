@@ -9,7 +9,7 @@ import re
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +19,13 @@ import pandas as pd
 from pydantic import ValidationError
 from torch import __version__ as torch_version
 
-from xmodal import __version__, fields, memory, outputs, registry
+from xmodal import __version__, fields, memory, outputs, provenance, registry
 from xmodal.data import contracts, io
 from xmodal.data.batches import Cells, cells_of
 from xmodal.data.vocabulary import Vocabulary, prepared_settings
 from xmodal.errors import InputRefused, SettingRefused, UsageRefused, XmodalError
-from xmodal.learning import calibration, checkpoint, novelty, training, training_cells
+from xmodal.learning import calibration, checkpoint, novelty, training, training_cells, training_labels
+from xmodal.learning.training_labels import LabelRequest
 from xmodal.learning.training_state import Keeper, same_run
 from xmodal.models.base import GradientSettings
 
@@ -46,6 +47,7 @@ class TrainRequest:
     ``fallback``: the model to train, with its defaults, where there are too few cells for ``model``.
     ``taken_over``: the state in the output is that of an earlier attempt, which may have been another training.
     ``state_dir``: where the state is kept between epochs, under a name of its own for each training; else the output.
+    ``initial``: the pretrained encoder to begin with.
     ``trial``: of a sweep, which is judged on the validation cells and so learns nothing from them.
     """
 
@@ -63,6 +65,8 @@ class TrainRequest:
     fallback: str | None = None
     trial: bool = False
     batch_key: str | None = None
+    labels: LabelRequest = field(default_factory=LabelRequest)
+    initial: Path | None = None
 
     def asked(self) -> dict[str, Any]:
         """What a trial was: enough to train the winner of a sweep again, on more cells."""
@@ -78,10 +82,16 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
     _require_fallback(request)
     for name in (fields.CHECKPOINT_FILE, fields.HISTORY_FILE, fields.METRICS_FILE):
         outputs.refuse_existing(request.output_dir / name, request.overwrite)
+    if request.state_dir is not None:
+        outputs.refuse_existing(request.state_dir / fields.STATE_FILE, overwrite=True)
     job = _job(path, request, model_class, settings)
     request.output_dir.mkdir(parents=True, exist_ok=True)
     model = job.model_class.build(job.settings, job.vocabulary)
-    keeper = _keeper(request, run_digest(model, request.seed, (job.train, job.valid), device))
+    if request.initial is not None:
+        from xmodal.pretraining.initial import load_into
+
+        load_into(model, request.initial)
+    keeper = _keeper(request, run_digest(model, request.seed, (job.train, job.valid), device, request.initial))
     try:
         result = training.fit(model, job.train, job.valid, device, seed=request.seed, keeper=keeper)
         fitted = {m: _novelty(job.train, m, request.seed) for m in job.vocabulary}
@@ -123,15 +133,12 @@ class Job:
 def _job(path: Path, request: TrainRequest, model_class: type[CrossModalModel], settings: ModelSettings) -> Job:
     """Read the cells, and settle which of them and which model; refuses what cannot be trained."""
     mdata = io.read_cells(path)
-    about = _checked(mdata, path)
+    about = _checked(mdata, path, model_class)
     warnings: list[str] = []
-    vocabulary = Vocabulary.from_prepared(
-        mdata,
-        peak_gene_links(mdata, request, warnings),
-        training_cells.batches_of(mdata, model_class, request.batch_key, warnings),
-        training_cells.reference_of(mdata, model_class, settings, path),
-    )
+    vocabulary = _vocabulary(mdata, path, request, (model_class, settings), warnings)
     cells = cells_of(mdata, vocabulary)
+    if model_class.only is not None:
+        cells = cells.having(model_class.only)
     train, valid, split = training_cells.split(mdata, cells, about, seed=request.seed, trial=request.trial)
     if request.fallback is not None and (
         few := training_cells.too_few(model_class, training_cells.learned_from(model_class, cells, train, valid))
@@ -152,6 +159,25 @@ def _job(path: Path, request: TrainRequest, model_class: type[CrossModalModel], 
     sizes = ", ".join(f"{m} {len(v)} features" for m, v in vocabulary.modalities.items())
     log.info("%s: %d training and %d validation cells; %s", model_class.name, len(train), len(valid), sizes)
     return Job(model_class, settings, vocabulary, train, valid, fewer, list(directions), split, about, warnings)
+
+
+def _vocabulary(
+    mdata: MuData,
+    path: Path,
+    request: TrainRequest,
+    chosen: tuple[type[CrossModalModel], ModelSettings],
+    warnings: list[str],
+) -> Vocabulary:
+    """The file's features, and what the model takes of cells besides."""
+    model_class, settings = chosen
+    labels, texts = training_labels.of_training(mdata, model_class, request.labels, warnings)
+    return replace(
+        Vocabulary.from_prepared(mdata, peak_gene_links(mdata, request, warnings, model_class.only), model_class.only),
+        batches=training_cells.batches_of(mdata, model_class, request.batch_key, warnings),
+        reference=training_cells.reference_of(mdata, model_class, settings, path),
+        labels=labels,
+        texts=texts,
+    )
 
 
 def _timing(started: float, request: TrainRequest, result: training.Fit, device: torch.device) -> dict[str, Any]:
@@ -212,14 +238,25 @@ def _write(
         history_file.write_text(table.to_csv(sep="\t", index=False, float_format="%.6g"))
 
 
-def run_digest(model: CrossModalModel, seed: int, cells: tuple[Cells, Cells], device: torch.device) -> str:
-    """Digest of all that decides the weights: model, settings, seed, features, links, cells and counts, versions, device."""
+def run_digest(
+    model: CrossModalModel,
+    seed: int,
+    cells: tuple[Cells, Cells],
+    device: torch.device,
+    initial: Path | None = None,
+) -> str:
+    """Digest of all that decides the weights: model, settings, seed, features, links, cells and counts, versions, device.
+
+    ``initial``: the pretrained encoder that the weights begin with.
+    """
     digest = hashlib.sha256()
     vocabulary = model.vocabulary
     text = [model.name, model.settings.model_dump(mode="json"), seed, vocabulary.to_json()]
     text += [__version__, str(torch_version), device.type]
+    if initial is not None:
+        text.append(provenance.sha256(initial))
     digest.update(json.dumps(text, sort_keys=True).encode())
-    arrays = list(vocabulary.link_tensors().values())
+    arrays = list(vocabulary.tensors().values())
     for part in cells:
         digest.update("\n".join(part.names).encode())
         for m in vocabulary:
@@ -256,9 +293,12 @@ def parse_settings(model_class: type[CrossModalModel], changes: tuple[str, ...])
         raise SettingRefused(f"--set {'.'.join(map(str, first['loc']))}={first['input']}: {first['msg']}") from None
 
 
-def peak_gene_links(mdata: MuData, request: TrainRequest, warnings: list[str]) -> Any:
-    """Links (peaks, genes) from ``--links`` or ``--gene-table``; None, with a warning, where neither is given."""
-    if fields.ATAC not in mdata.mod or fields.RNA not in mdata.mod:
+def peak_gene_links(mdata: MuData, request: TrainRequest, warnings: list[str], only: str | None = None) -> Any:
+    """Links (peaks, genes) from ``--links`` or ``--gene-table``; None, with a warning, where neither is given.
+
+    ``only``: the one modality that is learned from, which has no links.
+    """
+    if fields.ATAC not in mdata.mod or fields.RNA not in mdata.mod or only is not None:
         return None
     from xmodal.data import genes
     from xmodal.data.intervals import parse_peaks
@@ -279,15 +319,23 @@ def peak_gene_links(mdata: MuData, request: TrainRequest, warnings: list[str]) -
     return links.tocsr()
 
 
-def _checked(mdata: MuData, path: Path) -> dict[str, Any]:
+def _checked(mdata: MuData, path: Path, model_class: type[CrossModalModel]) -> dict[str, Any]:
     about = prepared_settings(mdata, str(path))
-    if len(mdata.mod) < 2:
+    if model_class.only is not None and model_class.only not in mdata.mod:
+        raise InputRefused(
+            f"it has {', '.join(mdata.mod)}; model '{model_class.name}' learns from {model_class.only}",
+            where=str(path),
+            do=f"prepare it with {model_class.only}, or train another model (`xmodal models`)",
+        )
+    if model_class.only is None and len(mdata.mod) < 2:
         raise InputRefused(
             f"only '{next(iter(mdata.mod))}' is in it; training needs two modalities",
             where=str(path),
             do="prepare it with a second modality",
         )
     for name, adata in mdata.mod.items():
+        if model_class.only not in (None, name):
+            continue
         if not NAME.fullmatch(name):
             raise InputRefused(
                 f"modality '{name}': only letters, digits and _ may be in a name", where=str(path), do="rename it"

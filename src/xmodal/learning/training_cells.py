@@ -135,7 +135,10 @@ def learned_from(model_class: type[CrossModalModel], cells: Cells, train: Cells,
 
 
 def _paired(train: Cells) -> int:
+    """Training cells with two modalities; all cells where the model learns from one."""
     names = list(train.vocabulary)
+    if len(names) < 2:
+        return len(train)
     return max(len(train.having(a, b)) for i, a in enumerate(names) for b in names[i + 1 :])
 
 
@@ -144,7 +147,8 @@ def too_few(model_class: type[CrossModalModel], train: Cells) -> str:
     paired = _paired(train)
     if paired >= model_class.min_cells:
         return ""
-    return f"{paired} paired training cells; model '{model_class.name}' needs {model_class.min_cells}"
+    kind = "paired training cells" if len(train.vocabulary.modalities) > 1 else "training cells"
+    return f"{paired} {kind}; model '{model_class.name}' needs {model_class.min_cells}"
 
 
 def require_enough(model_class: type[CrossModalModel], train: Cells, path: Path) -> None:

@@ -1,0 +1,92 @@
+"""What the training cells are called, for models that learn it, and the texts that go with it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xmodal import fields
+from xmodal.errors import InputRefused
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+    from xmodal.data.vocabulary import Labels
+    from xmodal.models.base import CrossModalModel
+    from xmodal.text.bank import TextBank
+
+log = logging.getLogger(__name__)
+PSEUDO = "label:"  # before a label that has no term; the ids of the bank know it so
+
+
+@dataclass(frozen=True)
+class LabelRequest:
+    """``key``: obs column of the labels, None: one found by its name; ``terms``: table of label and Cell Ontology id.
+
+    ``ontology``: file of the Cell Ontology, None: the release of the installed package; ``text_model``: directory or id of the
+    text encoder, None: that of the installed package.
+    """
+
+    key: str | None = None
+    terms: Path | None = None
+    ontology: Path | None = None
+    text_model: str | None = None
+    allow_download: bool = False
+
+    def unused(self) -> list[str]:
+        """The options that were given, for a model that takes none of them."""
+        given = {
+            "--label-key": self.key,
+            "--label-terms": self.terms,
+            "--ontology": self.ontology,
+            "--text-model": self.text_model,
+        }
+        return [option for option, value in given.items() if value is not None]
+
+
+def of_training(
+    mdata: MuData, model_class: type[CrossModalModel], asked: LabelRequest, warnings: list[str]
+) -> tuple[Labels | None, TextBank | None]:
+    """The labels of the cells that are not test cells, and the texts of the ontology; None, None for a model that takes none."""
+    if not model_class.takes_labels:
+        # The ontology and the text model may stand in the environment for all commands; a label column was asked for.
+        if asked.key is not None or asked.terms is not None:
+            warnings.append(f"--label-key is not used: model '{model_class.name}' learns no labels")
+            log.warning(warnings[-1])
+        return None, None
+    from xmodal.data.labels import labels_of
+    from xmodal.text import bank, encoder, ontology
+
+    some = mdata
+    if fields.SPLIT in mdata.obs:  # else a type of which all cells are test cells would count as known
+        some = mdata[(mdata.obs[fields.SPLIT].astype(str) != fields.TEST).to_numpy()]
+    terms = ontology.read(asked.ontology)
+    found = labels_of(some, asked.key or _column(mdata), terms, asked.terms)
+    pseudo = [t.removeprefix(PSEUDO) for t in found.classes if t.startswith(PSEUDO)]
+    texts = bank.build(terms, encoder.load(asked.text_model, asked.allow_download), pseudo)
+    log.info("%d labels of obs column '%s' are %d classes", len(found.values), found.key, len(found.classes))
+    return found, texts
+
+
+def _column(mdata: MuData) -> str:
+    from xmodal.predicting.overview import type_column
+
+    found = type_column(mdata.obs)
+    if found is None:
+        shown = ", ".join(map(str, mdata.obs.columns[:12])) or "none"
+        raise InputRefused(
+            f"no obs column is called as cell types are; there is {shown}", do="name the column: --label-key COLUMN"
+        )
+    return found
+
+
+def require_labelled(labels: np.ndarray, least: int, path: Path) -> None:
+    """Refuse fewer than ``least`` labelled training cells; ``labels``: classes (cells,), -1 for none."""
+    if (known := int((labels >= 0).sum())) < least:
+        raise InputRefused(
+            f"{known} training cells have a label; {least} are needed", where=str(path), do="label more cells"
+        )
