@@ -17,7 +17,7 @@ from xmodal.data.batches import Cells, cells_of
 from xmodal.data.intervals import parse_peaks
 from xmodal.data.vocabulary import Vocabulary
 from xmodal.learning import training
-from xmodal.learning.run_training import parse_settings
+from xmodal.learning.training_job import parse_settings
 from xmodal.models.crossmp import CrossMP, to_positive
 from xmodal.models.layers import Hide
 from xmodal.models.likelihoods import ExpectedLog, Head, expected_log

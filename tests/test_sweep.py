@@ -73,7 +73,7 @@ def test_the_schema_is_that_of_the_models() -> None:
 
 
 def test_the_example_fits_and_its_settings_are_those_of_the_models() -> None:
-    from xmodal.learning.run_training import parse_settings
+    from xmodal.learning.training_job import parse_settings
 
     header, *lines = [line.split(",") for line in (ROOT / "assets/trials.csv").read_text().splitlines()]
     assert header == ["name", "model", "settings", "seed"] and len(lines) >= 3

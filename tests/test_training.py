@@ -17,7 +17,7 @@ from xmodal.data.batches import Cells, cells_of
 from xmodal.data.vocabulary import Vocabulary
 from xmodal.errors import InputRefused
 from xmodal.learning import training
-from xmodal.learning.run_training import parse_settings
+from xmodal.learning.training_job import parse_settings
 from xmodal.learning.training_state import Keeper
 
 

@@ -130,7 +130,8 @@ def command(
     taken_over = resume_from is not None and state_dir is None and earlier.take_over(resume_from, output_dir)
 
     from xmodal import devices
-    from xmodal.learning.run_training import TrainRequest, refused_trial, run
+    from xmodal.learning.run_training import refused_trial, run
+    from xmodal.learning.training_job import TrainRequest
     from xmodal.learning.training_labels import LabelRequest
 
     request = TrainRequest(
