@@ -28,19 +28,9 @@ def name_genes(adata: ad.AnnData, where: str, table: pd.DataFrame | None = None)
     Ensembl ids are turned into symbols by a column of ``var``, else by the gene ``table``; refused without either.  Ids
     without a symbol keep the id as their name.  Returns the new AnnData and how many were mapped and summed.
     """
-    names = pd.Series(adata.var_names.astype(str))
-    facts = {"ids_to_symbols": 0, "duplicates_summed": 0}
+    names, ids, mapped = gene_names(adata.var, where, table)
+    facts = {"ids_to_symbols": mapped, "duplicates_summed": 0}
     var = pd.DataFrame(index=adata.var_names)
-    ids = _ids(adata, names)
-    if names.str.match(ENSEMBL).mean() > 0.5:
-        ids = cut_version(names)
-        symbols = _symbols(adata, ids, where, table)
-        facts["ids_to_symbols"] = int(symbols.notna().sum())
-        names = symbols.fillna(ids)
-    elif ids is None and table is not None and GENE_ID in table:
-        once = table.dropna(subset=[GENE_ID]).drop_duplicates(SYMBOL, keep=False)
-        ids = names.map(once.set_index(SYMBOL)[GENE_ID])
-        ids = ids if ids.notna().any() else None
     if ids is not None:
         var[GENE_ID] = ids.fillna("").to_numpy(dtype=object)
     result = _with_var(adata, adata.X, var.set_index(pd.Index(names.to_numpy(dtype=object))))
@@ -51,31 +41,48 @@ def name_genes(adata: ad.AnnData, where: str, table: pd.DataFrame | None = None)
     return result, facts
 
 
+def gene_names(
+    var: pd.DataFrame, where: str, table: pd.DataFrame | None = None
+) -> tuple[pd.Series, pd.Series | None, int]:
+    """Symbol of each gene of ``var``, its Ensembl id (None: no gene has one), and how many symbols came from ids."""
+    names = pd.Series(var.index.astype(str))
+    ids = _ids(var)
+    if names.str.match(ENSEMBL).mean() > 0.5:
+        ids = cut_version(names)
+        symbols = _symbols(var, ids, where, table)
+        return symbols.fillna(ids), ids, int(symbols.notna().sum())
+    if ids is None and table is not None and GENE_ID in table:
+        once = table.dropna(subset=[GENE_ID]).drop_duplicates(SYMBOL, keep=False)
+        ids = names.map(once.set_index(SYMBOL)[GENE_ID])
+        ids = ids if ids.notna().any() else None
+    return names, ids, 0
+
+
 def with_gene_ids(adata: ad.AnnData) -> ad.AnnData:
     """Genes as they are called, with their Ensembl ids in ``var["gene_id"]`` where the file has them.
 
     Symbols that stand twice for different ids, as in every raw 10x file, are summed; without ids they stay, to be refused.
     """
-    ids = _ids(adata, pd.Series(adata.var_names.astype(str)))
+    ids = _ids(adata.var)
     if ids is None:
         return adata
     result = _with_var(adata, adata.X, pd.DataFrame({GENE_ID: ids.fillna("").to_numpy(object)}, index=adata.var_names))
     return result if result.var_names.is_unique else sum_duplicates(result)
 
 
-def _ids(adata: ad.AnnData, names: pd.Series) -> pd.Series | None:
+def _ids(var: pd.DataFrame) -> pd.Series | None:
     for column in ID_COLUMNS:
-        if column in adata.var:
-            values = adata.var[column].astype(str).reset_index(drop=True)
+        if column in var:
+            values = var[column].astype(str).reset_index(drop=True)
             if values.str.match(ENSEMBL).mean() > 0.5:
                 return cut_version(values).where(values.str.match(ENSEMBL))
     return None
 
 
-def _symbols(adata: ad.AnnData, ids: pd.Series, where: str, table: pd.DataFrame | None) -> pd.Series:
+def _symbols(var: pd.DataFrame, ids: pd.Series, where: str, table: pd.DataFrame | None) -> pd.Series:
     for column in SYMBOL_COLUMNS:
-        if column in adata.var:
-            values = adata.var[column].astype("string").reset_index(drop=True)
+        if column in var:
+            values = var[column].astype("string").reset_index(drop=True)
             known = values.notna() & (values != "") & ~values.fillna("").str.match(ENSEMBL)
             if known.mean() >= MAPPED_LEAST:
                 log.info("%s: Ensembl ids are named by var['%s']", where, column)
