@@ -156,12 +156,12 @@ def _refit(running: Running, settings: GradientSettings, cells: Cells, device: t
     for epoch in range(settings.refit_epochs):
         for group in running.optimizer.param_groups:
             group["lr"] = REFIT_RATE * group["initial_lr"] * one_cycle(epoch, settings.refit_epochs)
-        loss = _pass(running, settings, cells, device)
+        loss = one_pass(running, settings, cells, device)
         log.info("all cells, epoch %d/%d  loss %.4f", epoch + 1, settings.refit_epochs, sum(loss.values()))
     model.eval()
 
 
-def _pass(running: Running, settings: GradientSettings, cells: Cells, device: torch.device) -> Row:
+def one_pass(running: Running, settings: GradientSettings, cells: Cells, device: torch.device) -> Row:
     """All minibatches of ``cells`` once; the mean of each loss term."""
     totals = Means()
     for batch in cells.minibatches(settings.minibatch(len(cells)), running.shuffle):
@@ -185,7 +185,7 @@ def _one_epoch(running: Running, settings: GradientSettings, cells: tuple[Cells,
     train, valid = cells
     rate = running.optimizer.param_groups[0]["lr"]
     running.model.train()
-    means = _pass(running, settings, train, device)
+    means = one_pass(running, settings, train, device)
     held_out = valid if len(valid) else train
     held = running.portions.run(
         lambda size: evaluate(running.model, held_out, min(size, settings.batch_size), device),
