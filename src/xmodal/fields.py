@@ -48,6 +48,7 @@ PREPARED_SCHEMA = "xmodal-prepared/1"
 EMBEDDING_SCHEMA, IMPUTED_SCHEMA = "xmodal-embedding/1", "xmodal-imputed/1"
 CHECKPOINT_FORMAT = 1
 CHECKPOINT_FILE = "model.safetensors"
+PRETRAINED_SCHEMA, PRETRAINED_FILE = "xmodal-pretrained/1", "pretrained.safetensors"
 STATE_FILE = "state.safetensors"
 HISTORY_FILE = "history.tsv"
 METRICS_FILE = "metrics.json"
