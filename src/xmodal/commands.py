@@ -23,6 +23,7 @@ COMMANDS = (
     Command("simulate", "Simulate paired cells with known truth.", False, False, "for tests and teaching only"),
     Command("check", "Say what is in a file and whether it fits the job.", True, True),
     Command("prepare", "Bring one or many samples into one checked .h5mu with a split.", True, True),
+    Command("pretrain", "Pretrain the cell encoder on cells without labels.", False, False, "being wrapped"),
     Command("train", "Train a model on a prepared .h5mu.", True, True),
     Command("predict", "Predict the modality that was not measured.", True, True),
     Command("merge", "Join predictions of row ranges into one file.", True, False, "Galaxy never shards"),

@@ -1,0 +1,81 @@
+"""``xmodal pretrain``: the cell encoder learns from cells without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from xmodal.cli.options import FOLDER, HELP, READABLE, common
+
+
+@click.command("pretrain", context_settings=HELP)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.option(
+    "--output-dir", type=FOLDER, required=True, help="Gets pretrained.safetensors, history.tsv and metrics.json."
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the encoder or of pretraining, repeatable; docs/pretrain.md lists them.",
+)
+@click.option(
+    "--genes",
+    type=READABLE,
+    help="The genes to learn, a text file with one name a line [default: all genes of all files].",
+)
+@click.option("--gene-table", type=READABLE, help="Symbols of Ensembl ids (GTF, or TSV), for files without symbols.")
+@click.option(
+    "--layer", default=None, metavar="NAME", help="Layer with the raw counts ('raw': .raw), where X has none."
+)
+@click.option(
+    "--save-every",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Keep the state after the first round that ends SECONDS after the last was kept; 0: after each [default: as "
+    "often as costs a 20th of the time].",
+)
+@common
+def command(
+    files: tuple[Path, ...],
+    output_dir: Path,
+    changes: tuple[str, ...],
+    genes: Path | None,
+    gene_table: Path | None,
+    layer: str | None,
+    save_every: float | None,
+    threads: int,
+    device: str,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Pretrain the cell encoder `builtin` on the RNA counts of every FILE (.h5ad, .h5mu or 10x .h5), without labels.
+
+    Files are read piece by piece, so their number and size need no memory.  A run that was stopped goes on from
+    OUTPUT_DIR/state.safetensors, to the same weights.  Use the result with `xmodal train --model scmmgpt --set
+    cell_model=builtin --init OUTPUT_DIR/pretrained.safetensors`.
+    """
+    from xmodal import devices
+    from xmodal.pretraining.run_pretraining import PretrainRequest, run
+
+    request = PretrainRequest(
+        output_dir=output_dir,
+        changes=changes,
+        genes=genes,
+        gene_table=gene_table,
+        layer=layer,
+        seed=seed,
+        threads=threads,
+        overwrite=overwrite,
+        save_every=save_every,
+    )
+    chosen = devices.choose(device, threads, seed)
+    metrics = run(files, request, chosen)
+    cells, losses, timing = metrics["cells"], metrics["losses"], metrics["timing"]
+    click.echo(
+        f"pretrained on {cells['train']} cells and {metrics['genes']} genes of {metrics['files']} files in "
+        f"{timing['train_s']} s ({timing['cells_per_s']} cells/s, {timing['peak_mib']} MiB) on {chosen}; loss "
+        f"{losses['last']:.4f}, of the mean profile {losses['mean_profile']:.4f}; {output_dir}/pretrained.safetensors"
+    )

@@ -1,0 +1,1 @@
+"""Pretraining of the cell encoder on cells without labels, of any number of files."""
