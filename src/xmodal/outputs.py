@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,16 +28,46 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
     Asked before any work, so that nobody waits an hour for a folder that is read-only.
     """
-    taken = any(path.iterdir()) if path.is_dir() else path.exists()
+    try:
+        taken = any(path.iterdir()) if path.is_dir() else path.exists()
+        _temporary(path, path.parent).exists()
+    except OSError as error:  # the name is too long, or lies in a folder of others
+        raise _unwritable(path, error.strerror) from None
+    if taken and not (path.is_dir() or path.is_file()):
+        raise InputRefused("this is no file but a device or pipe", where=str(path), do="give the name of a file")
     if taken and not overwrite:
         raise InputRefused("the output exists", where=str(path), do="give --overwrite or another name")
     near = path if path.is_dir() else path.parent
-    while not near.exists() and near != near.parent:
+    while not (near.exists() or near.is_symlink()) and near != near.parent:
         near = near.parent
     if not near.is_dir():
-        raise InputRefused(f"{near} is a file, not a folder", where=str(path), do="give an output in a folder")
-    if not os.access(near, os.W_OK | os.X_OK):
-        raise InputRefused(f"the folder {near} cannot be written", where=str(path), do="give a folder of your own")
+        kind = "a file" if near.exists() else "a link to nothing"
+        raise InputRefused(f"{near} is {kind}, not a folder", where=str(path), do="give an output in a folder")
+    _require_writable(near, path)
+
+
+def _require_writable(folder: Path, path: Path) -> None:
+    """By making a file there that goes at once: rights alone say nothing of /proc, of root, or of a network's disk."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if any(sign in str(error) for sign in FULL):
+            raise _full(path) from None
+        raise _unwritable(path, f"nothing can be written into the folder {folder}") from None
+
+
+def _unwritable(path: Path, why: str | None) -> InputRefused:
+    return InputRefused(f"this output cannot be written: {why}", where=str(path), do="give a place of your own")
+
+
+def _full(path: Path) -> InputRefused:
+    return InputRefused("no space left on the disk", where=str(path), do="free space and run again")
+
+
+def _temporary(path: Path, folder: Path) -> Path:
+    """The name in ``folder`` under which ``path`` is written."""
+    return folder / f".{path.stem}.{os.getpid()}.tmp{path.suffix}"
 
 
 @contextmanager
@@ -44,7 +75,7 @@ def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; it gets the name ``path`` only when the block ends well."""
     refuse_existing(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = _temporary(path, path.parent)
     try:
         yield temporary
         if temporary.is_file():
@@ -54,7 +85,7 @@ def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
     except Exception as error:
         if not isinstance(error, InputRefused) and any(sign in str(error) for sign in FULL):
-            raise InputRefused("no space left on the disk", where=str(path), do="free space and run again") from error
+            raise _full(path) from error
         raise
     finally:
         if temporary.is_dir():
@@ -67,11 +98,13 @@ def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
 def replacing_files(folder: Path, own: tuple[str, ...], overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder; its files go into ``folder`` only when the block ends well.
 
+    It lies in ``folder`` where that is there (it may be all that can be written, as a container's mount is), else beside it.
     With ``overwrite`` earlier results, files named by the patterns ``own``, go first; what else is in the folder stays.
     """
     refuse_existing(folder, overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    near = folder if folder.is_dir() else folder.parent
+    near.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(folder, near)
     temporary.mkdir()
     try:
         yield temporary

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,26 +40,16 @@ OWN_FILES = (
 def write_simulation(
     simulated: Simulated, oracle: Oracle | None, folder: Path, *, overwrite: bool = False, rates: bool = True
 ) -> None:
-    """Write all files into ``folder``: first into a folder beside it, then by renaming, so none is left half-written.
+    """Write all files into ``folder``, or none.
 
     With ``overwrite`` the files of an earlier simulation are replaced or removed; others in the folder stay.
     """
-    outputs.refuse_existing(folder, overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as name:
-        temporary = Path(name)
-        with io.naming_full_disk(folder):
-            _write_measured(simulated, temporary)
-            _write_truth(simulated, temporary, rates)
-            if oracle is not None:
-                _write_oracle(simulated, oracle, temporary)
-            outputs.write_json(temporary / SETTINGS_FILE, _summary(simulated, oracle))
-        folder.mkdir(exist_ok=True)
-        for file in OWN_FILES:
-            if (temporary / file).exists():
-                os.replace(temporary / file, folder / file)
-            else:
-                (folder / file).unlink(missing_ok=True)
+    with outputs.replacing_files(folder, OWN_FILES, overwrite) as temporary, io.naming_full_disk(folder):
+        _write_measured(simulated, temporary)
+        _write_truth(simulated, temporary, rates)
+        if oracle is not None:
+            _write_oracle(simulated, oracle, temporary)
+        outputs.write_json(temporary / SETTINGS_FILE, _summary(simulated, oracle))
     log.info("%d cells in %s", len(simulated.obs), folder)
 
 
