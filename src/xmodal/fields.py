@@ -28,6 +28,20 @@ IMPUTED = "xmodal_imputed"  # layer: denoised values
 EMBEDDING_ABOUT, IMPUTED_ABOUT = "xmodal_embedding", "xmodal_imputation"  # uns: provenance of these
 BATCH_CODE, REFERENCE, LABEL_CODE = "batch", "reference", "label"  # extra of cells in memory
 
+# obs of annotated cells
+TERM = "cell_type_ontology_term_id"  # as the CELLxGENE schema has it: an id of the Cell Ontology, or "unknown"
+TERM_GIVEN = "cell_type_ontology_term_id_given"  # what the input had in that column
+CT_LABEL, CT_SECOND = "ct_label", "ct_second_label"  # what the cell is called, and the second candidate: names
+CT_SCORE, CT_MARGIN = "ct_score", "ct_margin"  # calibrated probability of the label; of the best less the second candidate
+CT_STATUS = "ct_status"  # one of the next
+ASSIGNED, COARSE, UNKNOWN = "assigned", "coarse", "unknown"
+CT_KNOWN = "ct_known"  # 0 to 1: high where the cell is of a type that the model was trained on
+CT_TOP = "ct_top"  # the three best candidates: ID=probability|ID=probability|ID=probability
+CT_CLUSTER = "ct_cluster"  # the cluster that votes
+CT_CLUSTER_LABEL, CT_CLUSTER_SCORE = "ct_cluster_label", "ct_cluster_score"  # by the mean of its cells' probabilities
+CT_CLUSTER_AGREEMENT = "ct_cluster_agreement"  # share of its cells whose own label that is
+ANNOTATION_ABOUT = "xmodal_annotation"  # uns: provenance
+
 RNA, ATAC, PROTEIN = "rna", "atac", "protein"
 GENE_ID = "gene_id"  # var of rna: Ensembl id, where known
 CHROM, START, END = "chrom", "start", "end"  # var of atac; 0-based, half-open
@@ -46,6 +60,7 @@ UNITS = {
 
 PREPARED_SCHEMA = "xmodal-prepared/1"
 EMBEDDING_SCHEMA, IMPUTED_SCHEMA = "xmodal-embedding/1", "xmodal-imputed/1"
+ANNOTATION_SCHEMA = "xmodal-annotation/1"
 CHECKPOINT_FORMAT = 1
 CHECKPOINT_FILE = "model.safetensors"
 PRETRAINED_SCHEMA, PRETRAINED_FILE = "xmodal-pretrained/1", "pretrained.safetensors"
