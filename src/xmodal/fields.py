@@ -19,6 +19,8 @@ TRUST = "xmodal_trust"  # var of a prediction: what that amounts to, in a word
 OF_FEATURES = (RELIABILITY, RELIABILITY_LOW, RELIABILITY_HIGH, COVERAGE, TRUST)
 
 EMBEDDING = "X_xmodal"  # obsm: the joint embedding; X_xmodal_MODALITY: that of a modality alone
+SCGPT, GENEFORMER = "X_scgpt", "X_geneformer"  # obsm: embeddings by foundation models from disk
+CELL_MODEL = "xmodal_cell_model"  # uns: which of them, and the digest of its weights
 UMAP = "X_umap"  # obsm: as every viewer calls it
 # uns and obsp: the graph of cells, as scanpy calls it
 NEIGHBORS, DISTANCES, CONNECTIVITIES = "neighbors", "distances", "connectivities"
