@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Bools = npt.NDArray[np.bool_]
+SCHEMAS = {
+    "embed": fields.EMBEDDING_SCHEMA,
+    "impute": fields.IMPUTED_SCHEMA,
+    "annotate": fields.ANNOTATION_SCHEMA,
+}
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ def described(
     """The provenance of ``command``; ``how`` = (device, seed), ``more`` goes into its settings beside the facts."""
     device, seed = how
     model = job.loaded.model
-    schema = {"embed": fields.EMBEDDING_SCHEMA, "impute": fields.IMPUTED_SCHEMA}[command]
+    schema = SCHEMAS[command]
     return provenance.record(
         command,
         {**job.facts, **more, "model_settings": model.settings.model_dump(mode="json")},

@@ -49,7 +49,7 @@ def embedded(
         each = [model.embed(moved), model.weights(moved), *(model.embed(moved.only(m)) for m in singly)]
         return tuple(values[:rows].float().cpu().numpy() for values in each)
 
-    parts = list(_streamed(model, cells, np.arange(len(cells)), (device, shared), work, "embedded"))
+    parts = list(streamed(model, cells, np.arange(len(cells)), (device, shared), work, "embedded"))
     joint, weights, *alone = (np.concatenate(one) for one in zip(*parts, strict=True))
     for m, values in zip(singly, alone, strict=True):
         values[~cells.present[m]] = np.nan
@@ -66,11 +66,11 @@ def imputed(
     def work(batch: Batch, size: int) -> memory.Arrays:
         return (model.impute(batch.to(device), modality)[:size].float().cpu().numpy(),)
 
-    for (values,) in _streamed(model, cells, rows, how, work, f"imputed in {modality}"):
+    for (values,) in streamed(model, cells, rows, how, work, f"imputed in {modality}"):
         yield values
 
 
-def _streamed(
+def streamed(
     model: CrossModalModel, cells: Cells, rows: Index, how: tuple[torch.device, list[str]], work: Work, done: str
 ) -> Iterator[memory.Arrays]:
     """What ``work`` makes of each batch; every batch is padded to one size, so a cell's result never depends on its place."""
