@@ -1,0 +1,76 @@
+"""Which cells vote together: a column of the file, or small clusters of the model's embedding."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xmodal.annotating.settings import AUTO, NONE
+from xmodal.errors import InputRefused
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+NEIGHBORS = 15  # of each cell in the graph, as in `xmodal embed`
+# Small clusters, so that few of them hold two types: resolutions for so many cells at most, as CellTypist over-clusters
+# before its majority vote (Dominguez Conde et al. 2022, celltypist.classifier.Classifier.over_cluster).
+RESOLUTIONS = ((5_000, 5.0), (20_000, 10.0), (40_000, 15.0), (100_000, 20.0), (200_000, 25.0))
+MOST_RESOLUTION = 30.0
+MOST_CLUSTERS = 5_000  # more are no clusters but the cells themselves
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """``codes``: (cells,), -1 for a cell without; ``names``: of the codes; ``key``: the column, or auto."""
+
+    codes: Index
+    names: tuple[str, ...]
+    key: str
+
+
+def of_column(obs: pd.DataFrame, key: str) -> Clusters | None:
+    """The clusters of an obs column; None where clusters are found later, or none are wanted."""
+    if key in (AUTO, NONE):
+        return None
+    if key not in obs:
+        from xmodal.data.splits import near
+
+        raise InputRefused(
+            f"obs has no column '{key}'", where="--cluster-key", do=f"{near(key, list(obs.columns))}; or {AUTO}, {NONE}"
+        )
+    column = obs[key]
+    text = column.astype(object).where(column.notna(), "").astype(str).to_numpy(str)
+    names, codes = np.unique(text, return_inverse=True)
+    if len(names) > MOST_CLUSTERS:
+        raise InputRefused(
+            f"obs['{key}'] has {len(names)} values; more than {MOST_CLUSTERS} are no clusters",
+            where="--cluster-key",
+            do="name the column of the clusters",
+        )
+    kept = [name for name in names if name]
+    place = np.array([kept.index(n) if n else -1 for n in names], np.int64)
+    return Clusters(place[codes], tuple(map(str, kept)), key)
+
+
+def found(embedding: npt.NDArray[Any], seed: int) -> Clusters | None:
+    """Leiden clusters of ``embedding`` (cells, width), the largest first; None where there are too few cells for a graph."""
+    from xmodal.embedding.graph import Graph, neighbours
+    from xmodal import fields
+
+    if len(embedding) <= NEIGHBORS:
+        log.info("%d cells are too few for clusters: none vote", len(embedding))
+        return None
+    log.info("clusters of %d cells", len(embedding))
+    graph = Graph.of(neighbours(embedding, NEIGHBORS, seed).obsp[fields.CONNECTIVITIES])
+    codes = graph.leiden(resolution(len(embedding)), seed)
+    return Clusters(codes, tuple(str(i) for i in range(int(codes.max()) + 1)), AUTO)
+
+
+def resolution(cells: int) -> float:
+    return next((value for most, value in RESOLUTIONS if cells < most), MOST_RESOLUTION)

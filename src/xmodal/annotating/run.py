@@ -1,0 +1,150 @@
+"""From a file of cells and a checkpoint to cells with names."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xmodal import fields, memory, registry
+from xmodal.annotating import candidates, clusters, scoring, tables, writing
+from xmodal.annotating.candidates import Family
+from xmodal.annotating.decisions import Rule
+from xmodal.annotating.settings import AUTO
+from xmodal.annotating.tables import Annotated
+from xmodal.embedding import job as jobs
+from xmodal.embedding import reading
+from xmodal.errors import InputRefused, NotApplicable
+
+if TYPE_CHECKING:
+    import torch
+
+    from xmodal.annotating.candidates import Candidates
+    from xmodal.annotating.scoring import Scored
+    from xmodal.annotating.settings import AnnotateSettings
+    from xmodal.learning.checkpoint import Checkpoint
+    from xmodal.text.bank import TextBank
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where to write; ``table`` and ``report`` (a folder) only where asked for."""
+
+    file: Path
+    table: Path | None
+    report: Path | None
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What the texts must be, where given: the ontology's file, the text encoder (directory or id)."""
+
+    ontology: Path | None = None
+    text_model: str | None = None
+
+
+@memory.refusing("the model")
+def run(
+    file: Path,
+    checkpoint: Path,
+    outputs: Outputs,
+    settings: AnnotateSettings,
+    texts: Texts,
+    how: tuple[torch.device, int],
+) -> dict[str, Any]:
+    """Annotate and write; ``how`` = (device, seed).  Returns the summary."""
+    from xmodal.learning.checkpoint import load
+
+    loaded = load(checkpoint)
+    bank = bank_of(loaded, checkpoint)
+    _require_same(bank, texts)
+    chosen = candidates.chosen(settings, bank.ontology, loaded.model.seen)
+    mdata = reading.read(file, loaded)
+    try:
+        job = jobs.prepare_job(mdata, loaded, settings)
+        voting = clusters.of_column(job.mdata.obs, settings.cluster_key)
+    except InputRefused as error:
+        raise error.at(str(file)) from None
+    device, seed = how
+    if settings.cluster_key == AUTO:
+        voting = clusters.found(scoring.embedded(loaded.model, job.cells, job.shared, device), seed)
+    known = loaded.model.thresholds()
+    rule = Rule(settings.least(), float(known["reject"]))
+    log.info("%d candidates (%s), %d types trained on", len(chosen.ids), chosen.kind, len(loaded.model.seen))
+    names = chosen, Family.of(bank.ontology, chosen.ids)
+    scored = scoring.scored(loaded.model, job.cells, names, rule, voting, (device, job.shared))
+    found = Annotated(job, chosen, bank.ontology, scored, voting, {})
+    more = {**tables.facts(found), **_said(loaded, bank, chosen, scored, rule)}
+    found = Annotated(
+        job, chosen, bank.ontology, scored, voting, jobs.described("annotate", job, checkpoint, how, **more)
+    )
+    write = writing.write_h5mu if outputs.file.suffix == ".h5mu" else writing.write_h5ad
+    write(outputs.file, found, outputs.overwrite)
+    if outputs.table is not None:
+        writing.write_tsv(outputs.table, found, outputs.overwrite)
+    if outputs.report is not None:
+        writing.write_report(outputs.report, found)
+    return tables.summary(found.about)
+
+
+def bank_of(loaded: Checkpoint, checkpoint: Path) -> TextBank:
+    """The texts that the checkpoint knows; :class:`NotApplicable` for a model that learns no labels."""
+    if not type(loaded.model).takes_labels:
+        able = [n for n in registry.names() if registry.get(n).takes_labels]
+        raise NotApplicable(
+            f"this checkpoint's model ({loaded.model.name}) does not annotate; models that do: {', '.join(able) or 'none'}"
+        )
+    bank = loaded.model.vocabulary.texts
+    if bank is None or loaded.model.vocabulary.labels is None:
+        raise InputRefused(
+            "the checkpoint holds no texts of cell types", where=str(checkpoint), do="train it again, with --label-key"
+        )
+    return bank
+
+
+def _require_same(bank: TextBank, texts: Texts) -> None:
+    """The checkpoint brings its texts; where others are named they must be the same."""
+    if texts.ontology is not None:
+        from xmodal.text import ontology
+
+        given, known = ontology.read(texts.ontology), bank.ontology
+        if given.version != known.version:
+            raise InputRefused(
+                f"{given.title} is another release than the one the checkpoint was trained with, {known.title}",
+                where="--ontology",
+                do="leave --ontology out (the checkpoint holds all terms), or train again with this release",
+            )
+    if texts.text_model is not None:
+        from xmodal.text import encoder
+
+        given_encoder = encoder.load(texts.text_model)
+        if given_encoder.digest != bank.encoder["digest"]:
+            raise InputRefused(
+                f"{given_encoder.name} ({given_encoder.digest[:12]}...) is another text encoder than the one the checkpoint "
+                f"was trained with, {bank.encoder['name']} ({bank.encoder['digest'][:12]}...)",
+                where="--text-model",
+                do="leave --text-model out (the checkpoint holds the vectors of all terms), or train again with this one",
+            )
+
+
+def _said(
+    loaded: Checkpoint, bank: TextBank, chosen: Candidates, scored: Scored, rule: Rule
+) -> dict[str, Any]:
+    """Candidates, thresholds and texts, for the provenance."""
+    labels, seen = loaded.model.vocabulary.labels, list(loaded.model.seen)
+    assert labels is not None
+    met = {chosen.ids[i] for i in set(scored.calls.best.ravel().tolist())}
+    named = sorted({*seen, *met, *(t for t in scored.calls.term if t != fields.UNKNOWN)})
+    return {
+        "candidates": {"kind": chosen.kind, "root": chosen.root, "number": len(chosen.ids), "ids": list(chosen.ids)},
+        "thresholds": {**{k: round(float(v), 6) for k, v in loaded.model.thresholds().items()}, "least": rule.least},
+        "ontology": {"version": bank.ontology.version, "source": bank.ontology.source},
+        "text_encoder": dict(bank.encoder),
+        "seen": seen,
+        "trained": {"key": labels.key, "values": list(labels.values), "terms": list(labels.terms)},
+        "names": {t: tables.name_of(t, bank.ontology) for t in named},
+    }
