@@ -29,6 +29,7 @@ COMMANDS = (
     Command("merge", "Join predictions of row ranges into one file.", True, False, "Galaxy never shards"),
     Command("markers", "Find the features that mark each group of cells.", True, True),
     Command("embed", "Embed cells with any of the modalities together, and cluster them.", True, True),
+    Command("annotate", "Name the type of each cell, with its Cell Ontology id.", False, False, "being wrapped"),
     Command("impute", "Write denoised values of what was measured.", True, True),
     Command("evaluate", "Score predictions against the truth and against controls.", True, True),
     Command(

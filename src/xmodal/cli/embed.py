@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xmodal.cli.options import FOLDER, HELP, READABLE, WRITABLE, common, from_settings
+from xmodal.cli.options import FOLDER, HELP, READABLE, WRITABLE, common, from_settings, require_apart
 from xmodal.embedding.settings import EmbedSettings
 from xmodal.errors import UsageRefused
 
@@ -52,7 +52,7 @@ def command(
     if output.suffix not in (".h5ad", ".h5mu"):
         raise UsageRefused(f"--output {output}: the name must end in .h5ad or .h5mu")
     settings.given_resolution()
-    _require_apart({"--output": output, "--table": table, "--summary": summary}, overview)
+    require_apart({"--output": output, "--table": table, "--summary": summary}, "--overview", overview)
     from xmodal.outputs import refuse_existing, refuse_inputs, write_json
 
     for path in (output, table, summary, overview):
@@ -75,16 +75,3 @@ def command(
         f"{found['cells']} cells ({measured}) on {where}: {found['clusters']} {many} at resolution "
         f"{found['resolution']:g} -> {output}"
     )
-
-
-def _require_apart(files: dict[str, Path | None], overview: Path | None) -> None:
-    """No output may be written over another one of the same command."""
-    given = {option: path.resolve() for option, path in files.items() if path is not None}
-    for option, path in given.items():
-        same = [other for other in given if other != option and given[other] == path]
-        if same:
-            raise UsageRefused(f"{option} and {same[0]} are one file; give two names")
-        if overview is not None and path.parent == overview.resolve():
-            raise UsageRefused(
-                f"{option} lies in the folder of --overview, which has files of its own; give another place"
-            )

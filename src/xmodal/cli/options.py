@@ -143,6 +143,19 @@ def validated(settings: type[BaseModel], values: dict[str, Any]) -> Any:
         raise UsageRefused(f"{where}: {first['msg']}".lstrip(": ")) from None
 
 
+def require_apart(files: dict[str, Path | None], option_of_folder: str, folder: Path | None) -> None:
+    """No output may be written over another one of the same command; ``files``: by their options."""
+    given = {option: path.resolve() for option, path in files.items() if path is not None}
+    for option, path in given.items():
+        same = [other for other in given if other != option and given[other] == path]
+        if same:
+            raise UsageRefused(f"{option} and {same[0]} are one file; give two names")
+        if folder is not None and path.parent == folder.resolve():
+            raise UsageRefused(
+                f"{option} lies in the folder of {option_of_folder}, which has files of its own; give another place"
+            )
+
+
 def _click_type(annotation: Any) -> tuple[Any, dict[str, Any]]:
     if get_origin(annotation) is Literal:
         return click.Choice(list(get_args(annotation))), {}
