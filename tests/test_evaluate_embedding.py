@@ -261,6 +261,22 @@ def test_what_cannot_be_scored_is_said() -> None:
     assert {"protein_pca", "wnn"} < set(few.methods)
 
 
+@pytest.mark.parametrize("known", [{"rna": {}}, {"rna": {}, "atac": {}}, {}])
+def test_cells_of_one_modality_have_nothing_to_meet(known: dict[str, Any]) -> None:
+    """As new cells often are: --by-modality would not help, so it is not asked for."""
+    mdata = with_batches()
+    cells = mdata.obs_names.to_numpy(str)
+    rows = {"rna": slice(0, 240)} if len(known) == 1 else {"rna": slice(0, 200), "atac": slice(200, 240)}
+    single = mu.MuData({m: mdata[m][own].copy() for m, own in rows.items()})
+    single.obs, single.uns = mdata.obs, mdata.uns
+    given = {"X_xmodal_rna": latent(mdata)} if len(known) == 1 else {}
+    about = {"settings": {"modalities": known}}
+    found = embedding_evaluation.evaluate(single, Embedding("E", cells, latent(mdata), given, about), ALONE, 0)
+    said = [n for n in found.notes if "a single modality each (rna of " in n and "cannot be compared" in n]
+    assert len(said) == 1 and not any("--by-modality" in n for n in found.notes)
+    assert not MEETING & set(found.methods["embedding"])
+
+
 # ---- refusals
 
 

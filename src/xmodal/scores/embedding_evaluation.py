@@ -261,6 +261,10 @@ def _meeting(result: Result, depths: dict[str, Floats], labels: Groups | None) -
     """Do the embeddings of each modality alone put a cell in one place?"""
     found, alone = result.scene, result.embedding.by_modality
     scores: Scores = {}
+    if len(alone) < 2 and not found.several:
+        each = ", ".join(f"{m} of {cells} cells" for m, cells in found.modalities.items())
+        result.note(f"the scored cells have a single modality each ({each}), so modalities cannot be compared")
+        return scores
     if len(alone) < 2:
         result.note(
             "the file does not hold the embedding of each modality alone (xmodal embed --by-modality), so how well "

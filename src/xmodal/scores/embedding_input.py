@@ -67,7 +67,8 @@ class Scene:
 
     Masks (cells,): ``scored``; ``train``, whose labels are known to the held-out score; ``heldout``, which it judges.
     ``row``: where each stands in the embedding's file.  ``which``: test, valid or all.  ``left_out``: cells that would be
-    scored, but have no modality that the model knows.
+    scored, but have no modality that the model knows.  ``modalities``: of how many scored cells the embedding was made of
+    each; ``several``: how many have two of them or more.
     """
 
     names: npt.NDArray[np.str_]
@@ -79,6 +80,8 @@ class Scene:
     labels: Groups | None
     batches: Groups | None
     left_out: int = 0
+    modalities: dict[str, int] = field(default_factory=dict)
+    several: int = 0
 
 
 def read_embedding(path: Path) -> Embedding:
@@ -163,7 +166,9 @@ def scene(mdata: MuData, embedding: Embedding, settings: EvaluationSettings) -> 
     which = _which(part[there], embedding, settings.cells)
     scored = there & (part == which) if which != "all" else there
     absent = (part == which) & ~there
-    able = _can_be_embedded(mdata, embedding)
+    measured = _measured(mdata, embedding)
+    number = np.sum(list(measured.values()), axis=0)
+    able = number > 0
     missing = mdata.obs_names[absent & able]
     if len(missing):
         raise InputRefused(
@@ -185,16 +190,15 @@ def scene(mdata: MuData, embedding: Embedding, settings: EvaluationSettings) -> 
         labels=_groups(mdata.obs, settings.label_key, used),
         batches=_groups(mdata.obs, settings.batch_key, used),
         left_out=int((absent & ~able).sum()),
+        modalities={m: int((scored & has).sum()) for m, has in measured.items() if (scored & has).any()},
+        several=int((scored & (number > 1)).sum()),
     )
 
 
-def _can_be_embedded(mdata: MuData, embedding: Embedding) -> Bools:
-    """Which cells of the truth have a modality that the embedding was made of, as far as it says, (cells,)."""
-    known = [m for m in embedding.about.get("settings", {}).get("modalities") or {} if m in mdata.mod]
-    if not known:
-        return np.ones(mdata.n_obs, bool)
-    able: Bools = np.logical_or.reduce([mdata.obs_names.isin(mdata.mod[m].obs_names) for m in known])
-    return able
+def _measured(mdata: MuData, embedding: Embedding) -> dict[str, Bools]:
+    """For each modality of the truth that the embedding was made of (all, where it does not say): which cells have it."""
+    said = [m for m in embedding.about.get("settings", {}).get("modalities") or {} if m in mdata.mod]
+    return {m: mdata.obs_names.isin(mdata.mod[m].obs_names) for m in said or mdata.mod}
 
 
 def _rows(mdata: MuData, embedding: Embedding) -> Index:
