@@ -171,8 +171,7 @@ class Ontology:
             ways = [(start, iter(self.terms[start].parents))] if start not in begun else []
             begun.add(start)
             while ways:
-                term, parents = ways[-1]
-                following = next((p for p in parents if p not in begun), None)
+                following = next((p for p in ways[-1][1] if p not in begun), None)
                 if following is None:
                     yield ways.pop()[0]
                 else:

@@ -8,7 +8,7 @@ import hashlib
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from xmodal.errors import InputRefused
 from xmodal.text.ontology import Ontology, Term, cells_only
 
 if TYPE_CHECKING:
-    import pronto
+    from pronto.term import Term as OboTerm
 
 log = logging.getLogger(__name__)
 PACKAGE = "cellxgene-ontology-guide"
@@ -74,7 +74,7 @@ def of_file(path: Path) -> Ontology:
         raise InputRefused(what, where=f"--ontology {path}", do=FORMATS) from None
     try:
         if suffix == ".tsv":
-            version, terms = _version_of(text), _of_table(text)
+            version, terms = _version_of(text), list(_of_table(text))
         else:
             version, terms = _of_pronto(raw)
         return cells_only(terms, version or f"sha256 {hashlib.sha256(raw).hexdigest()[:12]}", path.name)
@@ -111,24 +111,24 @@ def _several(field: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (field or "").split(SEPARATOR) if part.strip())
 
 
-def _of_pronto(raw: bytes) -> tuple[str, Iterable[Term]]:
+def _of_pronto(raw: bytes) -> tuple[str, list[Term]]:
     """Version and terms of an OBO or OWL file."""
     if find_spec("pronto") is None:
         raise InputRefused("OBO and OWL files need the package pronto", do=f"{INSTALL}, or give the ontology as a TSV")
-    import pronto
+    from pronto.ontology import Ontology as OboFile
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what it does not keep, and we do not need
         try:
             # Imports are other ontologies, which it would fetch.
-            found = pronto.Ontology(io.BytesIO(raw), import_depth=0, threads=1, encoding="utf-8")
+            found = OboFile(io.BytesIO(raw), import_depth=0, threads=1, encoding="utf-8")
             terms = [_of_obo(term) for term in found.terms()]
         except (ValueError, SyntaxError, KeyError, TypeError, AttributeError) as error:
             raise InputRefused(f"this is no OBO or OWL file ({error})") from None
     return str(found.metadata.data_version or ""), terms
 
 
-def _of_obo(term: pronto.Term) -> Term:
+def _of_obo(term: OboTerm) -> Term:
     parents = [parent.id for parent in term.superclasses(distance=1, with_self=False)]
     return Term(
         term.id,
