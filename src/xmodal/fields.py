@@ -32,6 +32,7 @@ BATCH_CODE, REFERENCE, LABEL_CODE = "batch", "reference", "label"  # extra of ce
 
 # obs of annotated cells
 TERM = "cell_type_ontology_term_id"  # as the CELLxGENE schema has it: an id of the Cell Ontology, or "unknown"
+LABEL_COLUMN = "label"  # of a table of labels and what they mean, beside TERM
 TERM_GIVEN = "cell_type_ontology_term_id_given"  # what the input had in that column
 CT_LABEL, CT_SECOND = "ct_label", "ct_second_label"  # what the cell is called, and the second candidate: names
 CT_SCORE, CT_MARGIN = "ct_score", "ct_margin"  # calibrated probability of the label; of the best less the second candidate

@@ -178,7 +178,7 @@ def _model(folder: Path, where: str) -> torch.nn.Module:
 
     progress = transformers.utils.logging
     shown, loudness = progress.is_progress_bar_enabled(), progress.get_verbosity()
-    progress.disable_progress_bar()
+    progress.disable_progress_bar()  # type: ignore[no-untyped-call]
     progress.set_verbosity(logging.ERROR)
     try:
         model, report = transformers.AutoModel.from_pretrained(
