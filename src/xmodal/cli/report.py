@@ -45,6 +45,13 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--markers", type=FOLDER, multiple=True, help="Folder that markers wrote, named like the sample; repeatable."
 )
+@click.option(
+    "--annotation",
+    "annotations",
+    type=FOLDER,
+    multiple=True,
+    help="Folder that annotate --report-dir wrote, named like the sample; repeatable.",
+)
 @click.option("--selection", type=FOLDER, help="Folder that select wrote: the trials of a sweep.")
 @click.option("--output", type=options.WRITABLE, required=True, help="The HTML file (.html or .htm).")
 @click.option(

@@ -11,6 +11,8 @@ import numpy as np
 
 from xmodal import __version__
 from xmodal.reporting import (
+    annotation_scores_words,
+    annotation_words,
     figures,
     joint_words,
     markers_words,
@@ -71,20 +73,28 @@ def view(inputs: Inputs, title: str) -> dict[str, Any]:
         "answer": report_words.answer(inputs, [r["verdict"] for r in results])
         + selection_words.answer(inputs.selection)
         + prediction_words.answer(inputs)
-        + joint_words.answer(inputs),
+        + joint_words.answer(inputs)
+        + annotation_words.answer(inputs),
         "sweep": selection_words.section(inputs.selection),
-        "missing": report_words.missing(inputs) + prediction_words.missing(inputs) + joint_words.missing(inputs),
+        "missing": report_words.missing(inputs)
+        + prediction_words.missing(inputs)
+        + joint_words.missing(inputs)
+        + annotation_words.missing(inputs),
         "predictions": prediction_words.rows(inputs),
         "unlikeness": unlikeness(inputs),
         "overviews": [overview_words.section(o) for o in inputs.overviews],
         "joints": [joint_words.scored(e) for e in inputs.evaluations if e.embedding],
         "embedded": [joint_words.embedded(e) for e in inputs.embeddings],
         "marked": [markers_words.section(m) for m in inputs.markers],
+        "named": [annotation_words.section(a) for a in inputs.annotations],
+        "namings": [annotation_scores_words.scored(e) for e in inputs.evaluations if e.annotation],
         "simulated": prediction_words.simulated(inputs),
         "checks": [{"name": n, **report_words.check(c)} for n, c in inputs.checks],
         "prepares": [{"name": n, **report_words.prepared(c)} for n, c in inputs.prepares],
-        "provenance": report_words.provenance(inputs) + joint_words.provenance(inputs),
-        "glossary": report_words.GLOSSARY | joint_words.glossary(inputs),
+        "provenance": report_words.provenance(inputs)
+        + joint_words.provenance(inputs)
+        + annotation_words.provenance(inputs),
+        "glossary": report_words.GLOSSARY | joint_words.glossary(inputs) | annotation_words.glossary(inputs),
         "methods": report_words.METHOD_TEXT,
     }
 

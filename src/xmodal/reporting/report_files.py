@@ -13,7 +13,7 @@ from xmodal.outputs import replacing_files
 
 KINDS = (
     *("scores", "features", "umap", "reliability", "learning", "prediction", "unlikeness", "trials"),
-    *("joint", "embedding", "markers"),
+    *("joint", "embedding", "markers", "annotation", "labels"),
 )
 TABLES: dict[str, list[str]] = {
     "scores": ["sample", "target", "source", "method", "score", "value"],
@@ -22,6 +22,7 @@ TABLES: dict[str, list[str]] = {
     "variable_features": ["sample", "feature", "mean", "sd", "reliability", "trust"],
     "clusters": ["sample", "cluster", "cells", "label", "label_share"],
     "top_markers": ["sample", "modality", "group", "rank", "feature", "log2fc", "auroc", "padj"],
+    "cell_types": ["sample", "label", "term", "cells", "share", "coarse", "mean_score"],
     "findings": ["level", "where", "what"],
 }
 OWN = (*(f"{kind}*.png" for kind in KINDS), *(f"{name}.tsv" for name in TABLES))
@@ -77,6 +78,10 @@ def _joint_pictures(content: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], 
     for m in content.get("marked", ()):
         for part in m["modalities"]:
             yield ("markers", m["name"], part["name"]), part["picture"]
+    for a in content.get("named", ()):
+        yield ("annotation", a["name"]), a["picture"]
+    for a in content.get("namings", ()):
+        yield ("labels", a["name"]), a["picture"]
 
 
 def tables(content: dict[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
@@ -94,14 +99,21 @@ def tables(content: dict[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
             for j in content["joints"]
             for method in j["methods"]
             for score, value in j["about"]["methods"][method].items()
+        ]
+        + [
+            (a["name"], "annotation", "", method, score, value)
+            for a in content["namings"]
+            for method in a["methods"]
+            for score, value in a["about"]["methods"][method].items()
         ],
         "verdicts": [
             (r["sample"], r["name"], _source(r), r["verdict"].level, r["verdict"].headline, r["verdict"].advice)
             for r in results
         ]
         + [
-            (j["name"], "embedding", "", j["verdict"].level, j["verdict"].headline, j["verdict"].advice)
-            for j in content["joints"]
+            (j["name"], what, "", j["verdict"].level, j["verdict"].headline, j["verdict"].advice)
+            for what, parts in (("embedding", content["joints"]), ("annotation", content["namings"]))
+            for j in parts
         ],
         "predictions": [
             (*(p[k] for k in ("sample", "what", "model", "cells", "features", "found", "unlike", "means", "trust")),)
@@ -118,6 +130,11 @@ def tables(content: dict[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
             for row in e["rows"]
         ],
         "top_markers": [row for m in content["marked"] for row in m["top"]],
+        "cell_types": [
+            (a["name"], *(row[k] for k in ("label", "term", "cells", "share", "coarse", "score")))
+            for a in content["named"]
+            for row in a["rows"]
+        ],
         "findings": [(row["level"], row["where"], row["what"]) for row in content["missing"]],
     }
 

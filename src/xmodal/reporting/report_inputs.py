@@ -12,10 +12,23 @@ from typing import Any
 import pandas as pd
 
 from xmodal.errors import InputRefused, UsageRefused
-from xmodal.fields import HISTORY_FILE, METRICS_FILE
+from xmodal.fields import (
+    CT_CLUSTER,
+    CT_CLUSTER_LABEL,
+    CT_LABEL,
+    CT_SECOND,
+    CT_STATUS,
+    CT_TOP,
+    HISTORY_FILE,
+    METRICS_FILE,
+    TERM,
+)
 
 # Names of features and labels are text, even where they look like numbers or missing values ("NA", "1e5").
-NAMES = ("target", "feature", "score", "cell", "kind", "label", "trust", "modality", "group", "method", "cluster")
+NAMES = (
+    *("target", "feature", "score", "cell", "kind", "label", "trust", "modality", "group", "method", "cluster"),
+    *("gene", "genes", "why", TERM, CT_LABEL, CT_SECOND, CT_TOP, CT_CLUSTER, CT_CLUSTER_LABEL),
+)
 TEXT = dict.fromkeys(NAMES, str)
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -51,6 +64,12 @@ class Evaluation:
         found = self.metrics.get("embedding")
         return found if isinstance(found, dict) else None
 
+    @property
+    def annotation(self) -> dict[str, Any] | None:
+        """What was scored in place of predictions, where these are labels of cells."""
+        found = self.metrics.get("annotation")
+        return found if isinstance(found, dict) else None
+
 
 @dataclass(frozen=True)
 class Overview:
@@ -83,6 +102,19 @@ class Marked:
 
 
 @dataclass(frozen=True)
+class Annotated:
+    """A folder that ``xmodal annotate --report-dir`` left; ``table``: of the labels, ``picture`` is a PNG."""
+
+    name: str
+    about: dict[str, Any]
+    table: pd.DataFrame
+    genes: pd.DataFrame
+    clusters: pd.DataFrame
+    cells: pd.DataFrame
+    picture: bytes
+
+
+@dataclass(frozen=True)
 class Given:
     """Where the parts of a report are; with a name those that have no name of their own."""
 
@@ -95,6 +127,7 @@ class Given:
     selection: Path | None = None
     embeddings: Sequence[Path] = ()
     markers: Sequence[Path] = ()
+    annotations: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -113,14 +146,15 @@ class Inputs:
     overviews: list[Overview] = field(default_factory=list)
     embeddings: list[Embedded] = field(default_factory=list)
     markers: list[Marked] = field(default_factory=list)
+    annotations: list[Annotated] = field(default_factory=list)
 
 
 def read(given: Given) -> Inputs:
     """Read all parts; raises :class:`InputRefused` for what is not the output of the command it is given for."""
     if not any(vars(given).values()):
         raise UsageRefused(
-            "give at least one of --training, --evaluation, --prediction, --overview, --embedding, --markers, --selection, "
-            "--check, --prepare"
+            "give at least one of --training, --evaluation, --prediction, --overview, --embedding, --markers, --annotation, "
+            "--selection, --check, --prepare"
         )
     return Inputs(
         [_training(p) for p in given.trainings],
@@ -132,6 +166,7 @@ def read(given: Given) -> Inputs:
         [_overview(name, folder) for name, folder in given.overviews],
         [_embedded(folder) for folder in given.embeddings],
         [_marked(folder) for folder in given.markers],
+        [annotated(folder) for folder in given.annotations],
     )
 
 
@@ -173,6 +208,21 @@ def _marked(folder: Path) -> Marked:
     return Marked(_name(folder), content, rows, {m: p for m, p in pictures.items() if p.startswith(PNG)})
 
 
+def annotated(folder: Path, name: str = "") -> Annotated:
+    """What annotate left in ``folder``, called like it where no name is given."""
+    from xmodal.annotating import writing as files
+
+    needed = (files.SUMMARY, files.COMPOSITION, files.CELLS, files.PICTURE)
+    about, table, cells, picture = (_member(folder, n, "annotate --report-dir") for n in needed)
+    content, rows, every = read_json(about), _table(table), _table(cells)
+    drawn = picture.read_bytes()
+    whole = {"cells", "status", "composition"} <= set(content) and {"label", "cells"} <= set(rows)
+    if not (whole and {"cell", CT_STATUS, CT_TOP} <= set(every) and drawn.startswith(PNG)):
+        raise InputRefused("this is no annotation", where=str(folder), do="give what annotate --report-dir wrote")
+    genes, clusters = _table(folder / files.GENES), _table(folder / files.CLUSTERS)
+    return Annotated(name or _name(folder), content, rows, genes, clusters, every, drawn)
+
+
 def _prediction(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not {"source", "target", "cells"} <= set(content):
@@ -205,7 +255,7 @@ def _training(folder: Path) -> Training:
     from xmodal.provenance import sha256
 
     metrics = read_json(_member(folder, METRICS_FILE, "train"))
-    if "targets" in metrics or "embedding" in metrics:
+    if {"targets", "embedding", "annotation"} & set(metrics):
         raise InputRefused("this is a folder of evaluate", where=str(folder), do="give it as --evaluation")
     model = folder / CHECKPOINT_FILE
     return Training(_name(folder), metrics, _table(folder / HISTORY_FILE), sha256(model) if model.is_file() else "")

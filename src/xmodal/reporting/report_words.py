@@ -77,13 +77,19 @@ def answer(inputs: Inputs, verdicts: list[Verdict]) -> list[str]:
     """The first lines of the page: what was done, and what came out."""
     lines = [_trained(t, [content for _, content in inputs.prepares]) for t in inputs.trainings]
     lines += [line for e in inputs.evaluations for line in _scored(e)]
-    predicted = inputs.predictions or inputs.overviews or not (inputs.embeddings or inputs.markers)
     if not inputs.evaluations:
-        of = "far the predictions can be trusted" if predicted else "good the embedding is"
-        lines.append(f"Nothing was evaluated, so this page cannot say how {of}.")
-    elif not verdicts and not any(e.embedding for e in inputs.evaluations):
+        lines.append(f"Nothing was evaluated, so this page cannot say how {_open(inputs)}.")
+    elif not verdicts and not any(e.embedding or e.annotation for e in inputs.evaluations):
         lines.append("The evaluation holds no scores.")
     return lines
+
+
+def _open(inputs: Inputs) -> str:
+    """What only an evaluation can say."""
+    others = inputs.embeddings or inputs.markers
+    if inputs.predictions or inputs.overviews or not (others or inputs.annotations):
+        return "far the predictions can be trusted"
+    return "good the embedding is" if others else "many of the labels are right"
 
 
 def _trained(part: Training, prepares: list[dict[str, Any]]) -> str:
