@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from xmodal import fields
 from xmodal.annotating.settings import AUTO, NONE
 from xmodal.errors import InputRefused
 
@@ -61,7 +62,6 @@ def of_column(obs: pd.DataFrame, key: str) -> Clusters | None:
 def found(embedding: npt.NDArray[Any], seed: int) -> Clusters | None:
     """Leiden clusters of ``embedding`` (cells, width), the largest first; None where there are too few cells for a graph."""
     from xmodal.embedding.graph import Graph, neighbours
-    from xmodal import fields
 
     if len(embedding) <= NEIGHBORS:
         log.info("%d cells are too few for clusters: none vote", len(embedding))

@@ -72,9 +72,7 @@ def softmax(logits: npt.NDArray[Any]) -> Floats:
     return found
 
 
-def decide(
-    probability: Floats, known: Floats, empty: Bools, names: tuple[Candidates, Family], rule: Rule
-) -> Calls:
+def decide(probability: Floats, known: Floats, empty: Bools, names: tuple[Candidates, Family], rule: Rule) -> Calls:
     """Calls of cells by ``probability`` (cells, candidates); ``known``: 0 to 1, (cells,); ``empty``: without counts, (cells,)."""
     candidates, family = names
     # Equal probabilities go by the order of the candidates, not by that of a sort.

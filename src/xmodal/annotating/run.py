@@ -15,10 +15,11 @@ from xmodal.annotating.settings import AUTO
 from xmodal.annotating.tables import Annotated
 from xmodal.embedding import job as jobs
 from xmodal.embedding import reading
-from xmodal.errors import InputRefused, NotApplicable
+from xmodal.errors import InputRefused, NotApplicable, UsageRefused
 
 if TYPE_CHECKING:
     import torch
+    from mudata import MuData
 
     from xmodal.annotating.candidates import Candidates
     from xmodal.annotating.scoring import Scored
@@ -40,11 +41,14 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Texts:
-    """What the texts must be, where given: the ontology's file, the text encoder (directory or id)."""
+class Sources:
+    """Where given: the ontology's file and the text encoder (directory or id) that the checkpoint must have been trained
+    with; the foundation model (KIND:DIR) whose embedding it reads.
+    """
 
     ontology: Path | None = None
     text_model: str | None = None
+    cell_model: str | None = None
 
 
 @memory.refusing("the model")
@@ -53,7 +57,7 @@ def run(
     checkpoint: Path,
     outputs: Outputs,
     settings: AnnotateSettings,
-    texts: Texts,
+    sources: Sources,
     how: tuple[torch.device, int],
 ) -> dict[str, Any]:
     """Annotate and write; ``how`` = (device, seed).  Returns the summary."""
@@ -61,15 +65,16 @@ def run(
 
     loaded = load(checkpoint)
     bank = bank_of(loaded, checkpoint)
-    _require_same(bank, texts)
+    _require_same(bank, sources)
     chosen = candidates.chosen(settings, bank.ontology, loaded.model.seen)
     mdata = reading.read(file, loaded)
+    device, seed = how
     try:
+        mdata = _with_embedding(mdata, loaded, sources.cell_model, device)
         job = jobs.prepare_job(mdata, loaded, settings)
         voting = clusters.of_column(job.mdata.obs, settings.cluster_key)
     except InputRefused as error:
         raise error.at(str(file)) from None
-    device, seed = how
     if settings.cluster_key == AUTO:
         voting = clusters.found(scoring.embedded(loaded.model, job.cells, job.shared, device), seed)
     known = loaded.model.thresholds()
@@ -106,22 +111,22 @@ def bank_of(loaded: Checkpoint, checkpoint: Path) -> TextBank:
     return bank
 
 
-def _require_same(bank: TextBank, texts: Texts) -> None:
+def _require_same(bank: TextBank, sources: Sources) -> None:
     """The checkpoint brings its texts; where others are named they must be the same."""
-    if texts.ontology is not None:
+    if sources.ontology is not None:
         from xmodal.text import ontology
 
-        given, known = ontology.read(texts.ontology), bank.ontology
+        given, known = ontology.read(sources.ontology), bank.ontology
         if given.version != known.version:
             raise InputRefused(
                 f"{given.title} is another release than the one the checkpoint was trained with, {known.title}",
                 where="--ontology",
                 do="leave --ontology out (the checkpoint holds all terms), or train again with this release",
             )
-    if texts.text_model is not None:
+    if sources.text_model is not None:
         from xmodal.text import encoder
 
-        given_encoder = encoder.load(texts.text_model)
+        given_encoder = encoder.load(sources.text_model)
         if given_encoder.digest != bank.encoder["digest"]:
             raise InputRefused(
                 f"{given_encoder.name} ({given_encoder.digest[:12]}...) is another text encoder than the one the checkpoint "
@@ -131,9 +136,22 @@ def _require_same(bank: TextBank, texts: Texts) -> None:
             )
 
 
-def _said(
-    loaded: Checkpoint, bank: TextBank, chosen: Candidates, scored: Scored, rule: Rule
-) -> dict[str, Any]:
+def _with_embedding(mdata: MuData, loaded: Checkpoint, spec: str | None, device: torch.device) -> MuData:
+    """The cells with the embedding by a foundation model, where one is named and the checkpoint reads it."""
+    if spec is None:
+        return mdata
+    from xmodal import foundation
+
+    kind, reads = foundation.KINDS.get(spec.partition(":")[0]), loaded.model.vocabulary.reference
+    if kind is None:
+        raise UsageRefused(f"--cell-model {spec}: give {' or '.join(f'{k}:DIR' for k in foundation.KINDS)}")
+    if reads is None or kind != reads.key:
+        what = "the counts alone" if reads is None else f"obsm['{reads.key}']"
+        raise UsageRefused(f"--cell-model {spec}: the checkpoint was trained on {what}; leave --cell-model out")
+    return foundation.ensure(mdata, spec, device)[0]
+
+
+def _said(loaded: Checkpoint, bank: TextBank, chosen: Candidates, scored: Scored, rule: Rule) -> dict[str, Any]:
     """Candidates, thresholds and texts, for the provenance."""
     labels, seen = loaded.model.vocabulary.labels, list(loaded.model.seen)
     assert labels is not None

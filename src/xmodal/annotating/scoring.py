@@ -112,9 +112,7 @@ class _Votes:
 
     def calls(self, names: tuple[Candidates, Family], rule: Rule) -> Calls:
         many = np.maximum(self.cells, 1)
-        return decisions.decide(
-            self.probability / many[:, None], self.known / many, self.cells == 0, names, rule
-        )
+        return decisions.decide(self.probability / many[:, None], self.known / many, self.cells == 0, names, rule)
 
 
 class _Explained:

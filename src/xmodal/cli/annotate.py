@@ -74,12 +74,10 @@ def command(
     from xmodal import devices
 
     where = devices.choose(rest["device"], rest["threads"], rest["seed"])
-    from xmodal.annotating.run import Outputs, Texts, run
+    from xmodal.annotating.run import Outputs, Sources, run
 
-    given = Texts(rest["ontology"], rest["text_model"], rest["cell_model"])
-    found = run(
-        file, checkpoint, Outputs(output, table, report_dir, overwrite), settings, given, (where, rest["seed"])
-    )
+    given = Sources(rest["ontology"], rest["text_model"], rest["cell_model"])
+    found = run(file, checkpoint, Outputs(output, table, report_dir, overwrite), settings, given, (where, rest["seed"]))
     if summary is not None:
         write_json(summary, found, overwrite)
     for line in told(found):
