@@ -40,15 +40,15 @@ def rna_pca(counts: Counts, seed: int) -> Array:
     logged = [
         sp.csr_matrix(to_scale(counts.x[s], counts.depth[s], fields.LOG_CP10K)) for s in blocks(counts.x.shape[0])
     ]
-    return _projected(sp.vstack(logged, format="csr"), counts.train, COMPONENTS, seed)
+    return projected(sp.vstack(logged, format="csr"), counts.train, COMPONENTS, seed)
 
 
 def protein_pca(counts: Counts, seed: int) -> Array:
     """PCA of CLR, (cells, 30 or one fewer than there are proteins)."""
-    return _projected(to_scale(counts.x, None, fields.CLR), counts.train, COMPONENTS, seed)
+    return projected(to_scale(counts.x, None, fields.CLR), counts.train, COMPONENTS, seed)
 
 
-def _projected(values: Any, train: Bools, components: int, seed: int) -> Array:
+def projected(values: Any, train: Bools, components: int, seed: int) -> Array:
     """Principal components of the training cells, and the place of every cell on them."""
     from sklearn.decomposition import PCA
 
