@@ -23,6 +23,7 @@ PSEUDO = "label:"  # before a label that has no term, where an id is asked for
 # The CELLxGENE schema does not take these as annotations: eukaryotic cell, animal cell, native cell.
 NOT_FOR_ANNOTATION = ("CL:0000255", "CL:0000257", "CL:0000548")
 ID = re.compile(r"CL[:_](\d{7})", re.IGNORECASE)
+PART = re.compile(r"(cytoplasm|nucleus|chromatin|_part|_completed)$")  # how terms of CL end that are no cells
 SHOWN = 5
 
 
@@ -183,17 +184,25 @@ class Ontology:
         if term in named or self.find(term):
             found = self.find(term)
             return f"give the id: {found}" if found else "give the id"
-        if ID.fullmatch(term):
-            close = get_close_matches(f"CL:{term[3:]}", self.live, 3)
+        if is_id := ID.fullmatch(term):
+            close = get_close_matches(f"CL:{is_id[1]}", self.live, 3, 0.85)  # one digit is wrong, or two changed places
         else:
             close = [named[n] for n in get_close_matches(_plain(term), named, 3)]
         shown = ", ".join(f"{t} ({self.terms[t].name})" for t in close)
         return f"did you mean {shown}?" if shown else "give an id as CL:0000084, of this release of the ontology"
 
     def _instead(self, term: Term) -> str:
-        known = [t for t in (term.replaced_by, *term.consider) if t]
+        known = [now for t in (term.replaced_by, *term.consider) if (now := self._now(t))]
         shown = " or ".join(f"{t} ({self.terms[t].name})" if t in self.terms else t for t in dict.fromkeys(known))
         return f"use {shown}" if shown else "give the term that fits now; this release names none in its place"
+
+    def _now(self, term: str) -> str:
+        """The term, or what replaces it where it is obsolete as well; "" where nothing does."""
+        seen: set[str] = set()
+        while term in self.terms and self.terms[term].obsolete and term not in seen:
+            seen.add(term)
+            term = self.terms[term].replaced_by
+        return "" if term in seen else term
 
 
 def _plain(text: str) -> str:
@@ -204,32 +213,50 @@ def _plain(text: str) -> str:
 def cells_only(terms: Iterable[Term], version: str, source: str) -> Ontology:
     """An ontology of the Cell Ontology's terms that are cells, and of the obsolete ones, which name what replaces them.
 
-    Left out are terms of other ontologies, and, where the root is there, what is not below it (parts of cells); parents that
-    are not there or obsolete; circles stay, and are said.
+    Left out are terms of other ontologies, parts of cells, and parents that are not there or obsolete.  Where the root is
+    there, terms without a parent are its children.  Circles stay, and are said.
     """
-    found = {t.id: t for t in terms if t.id.startswith("CL:")}
+    found = {t.id: t for t in sorted(terms, key=lambda t: (t.id, not t.obsolete)) if t.id.startswith("CL:")}
     live = {t.id for t in found.values() if not t.obsolete}
     if not live:
         raise InputRefused("no term of the Cell Ontology (CL:...) is in it", where=source, do="give --ontology cl.obo")
-    kept = {t.id: _with_parents(t, live) for t in sorted(found.values(), key=lambda t: t.id)}
+    parts = sorted(_parts({t: found[t] for t in live}))
+    if parts:
+        shown = ", ".join(f"{t} {found[t].name}" for t in parts[:SHOWN])
+        log.info("%s: %d terms that are no cells are left out (%s)", source, len(parts), shown)
+    live -= set(parts)
+    kept = {t: _with_parents(one, live) for t, one in found.items() if t in live or one.obsolete}
     ontology = Ontology(kept, version, source)
-    if ROOT in live:
-        cells = set(ontology.descendants(ROOT))
-        others = [t for t in ontology.live if t not in cells]
-        if others:
-            shown = ", ".join(f"{t} {kept[t].name}" for t in others[:SHOWN])
-            log.info("%s: %d terms that are no kind of cell are left out (%s)", source, len(others), shown)
-        ontology = Ontology({t: one for t, one in kept.items() if one.obsolete or t in cells}, version, source)
     circle = [t for t in ontology.live if any(t in ontology._above(p) for p in kept[t].parents)]
     if circle:
         log.warning("%s: %s are kinds of each other", source, ", ".join(circle[:SHOWN]))
     return ontology
 
 
+def _parts(terms: dict[str, Term]) -> set[str]:
+    """Of live ``terms`` those that are no cells: kinds only of what other ontologies have, or called as a part of a cell."""
+    whole = Ontology({t: _with_parents(one, terms) for t, one in terms.items()}, "", "")
+    tops = [t for t in terms if t != ROOT and set(whole.terms[t].parents) <= {ROOT}]
+    foreign = {t for t in tops if any(not p.startswith("CL:") for p in terms[t].parents)}
+    parts = {t for t in tops if ROOT not in terms[t].parents and (t in foreign or PART.search(terms[t].name))}
+    cells = {t for top in tops if top not in parts for t in whole.descendants(top)}
+    below = {t for part in parts for t in whole.descendants(part)}
+    return below - cells
+
+
 def _with_parents(term: Term, live: Collection[str]) -> Term:
-    parents = () if term.obsolete else tuple(sorted({p for p in term.parents if p in live and p != term.id}))
-    fields = (term.name or term.id, " ".join(term.definition.split()), term.synonyms, parents)
-    return Term(term.id, *fields, term.obsolete, term.replaced_by, term.consider)
+    """The term with parents that are ``live``; the root, where it has none."""
+    parents = {p for p in term.parents if p in live and p != term.id}
+    if not parents and ROOT in live and term.id != ROOT:
+        parents = {ROOT}
+    return Term(
+        term.id,
+        term.name.strip() or term.id,
+        " ".join(term.definition.split()),
+        term.synonyms,
+        () if term.obsolete else tuple(sorted(parents)),
+        *(term.obsolete, term.replaced_by, term.consider),
+    )
 
 
 def read(path: Path | None) -> Ontology:
