@@ -251,6 +251,21 @@ def test_resume_finds_only_the_markers_again_by_another_sample(finished: Run, fo
     assert count(again, "Cached") == TASKS - 3
 
 
+def test_columns_that_are_not_there_are_told_before_the_training(folder: Path, tmp_path: Path) -> None:
+    """All of them together, by the step that joins the cells to learn from."""
+    row = f"both,train,{folder}/rna.h5ad,{folder}/atac.h5ad"
+    (tmp_path / "sheet.csv").write_text(f"sample,role,rna,atac\n{row}\n")
+    wrong = ("--batch_key", "btch", "--sample_key", "donor", "--label_key", "cell_typ", "--input", "sheet.csv")
+    run = pipeline(tmp_path, "-profile", "test", "--outdir", "out", "--task", "joint", *wrong)
+    assert run.returncode != 0
+    submitted = [line.rpartition(":")[2] for line in run.stdout.splitlines() if "Submitted process" in line]
+    assert submitted == ["XMODAL_CHECK (both)", "XMODAL_PREPARE (training)"]
+    text = run.stdout + run.stderr
+    assert "--label-key: obs has no column 'cell_typ'. What to do: did you mean 'cell_type'?" in text
+    assert "--batch-key: obs has no column 'btch'. What to do: did you mean 'batch'?" in text
+    assert "--sample-key: obs has no column 'donor'. What to do: there are: " in text
+
+
 FAILS = """
 process {
     withName: '.*:XMODAL_MARKERS' {

@@ -244,10 +244,34 @@ def test_tiny_and_empty_cells(tmp_path: Path) -> None:
     assert mdata["rna"].obs["xmodal_empty"].tolist() == [True] * 3 + [False] * 27
 
 
+def test_columns_that_later_steps_need_are_asked_for_together(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the pipeline asks, by variables; options that are empty ask for nothing."""
+    for name in ("LABEL", "BATCH", "SAMPLE"):
+        monkeypatch.setenv(f"XMODAL_{name}_KEY", f"dono{name[0]}")
+    given = [*(f"--{key}={path}" for key, path in files.items()), "--output", tmp_path / "p.h5mu"]
+    error = str(call(*given).exception)
+    for name in ("label", "batch", "sample"):
+        wrong = f"dono{name[0].upper()}"
+        assert f"--{name}-key: obs has no column '{wrong}'. What to do: did you mean 'donor'?" in error
+    assert not (tmp_path / "p.h5mu").exists()
+    assert call(*given, "--label-key=", "--batch-key=", "--sample-key=").exit_code == 0
+
+
+def test_samples_are_no_continuous_numbers(tmp_path: Path) -> None:
+    rna = cells(GENES)
+    rna.obs["size"], rna.obs["lane"] = np.linspace(0, 1, 30), [1.0] * 15 + [2.0] * 14 + [np.nan]
+    file = {"rna": write(rna, tmp_path / "rna.h5ad")}
+    with pytest.raises(InputRefused, match="--sample-key: 'size' holds continuous numbers, and no samples"):
+        run(file, sample_key="size")
+    run(file, sample_key="lane")
+
+
 def test_a_column_of_labels_is_asked_for_and_changes_nothing(files: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InputRefused, match=r"obs has no column 'dnor'.*did you mean 'donor'\?"):
         run(files, label_key="dnor")
-    for name, more in (("a", []), ("b", ["--label-key", "donor"])):
+    for name, more in (("a", []), ("b", ["--label-key=donor", "--batch-key=kind", "--sample-key=donor"])):
         given = [f"--{key}={path}" for key, path in files.items()]
         done = call(*given, "--output", tmp_path / f"{name}.h5mu", "--summary", tmp_path / f"{name}.json", *more)
         assert done.exit_code == 0, done.exception

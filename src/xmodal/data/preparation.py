@@ -55,7 +55,7 @@ def prepare(files: list[SampleFiles], settings: PrepareSettings, seed: int = 0) 
     if counting is not None:
         counts[FRAGMENTS] = {s.name: s.fragments for s in samples if s.fragments}
     parts, labels, counts["joined"] = joining.join(samples, peaks)
-    _require_label(labels, settings.label_key)
+    _require_columns(labels, settings)
     keep, counts["cells"] = filtering.cells(parts, labels, settings)
     given, labels = labels[SAMPLE], labels[keep].copy()
     parts = {name: filtering.rows(part, labels.index) for name, part in parts.items()}
@@ -80,10 +80,19 @@ def prepare(files: list[SampleFiles], settings: PrepareSettings, seed: int = 0) 
     return mdata, summary
 
 
-def _require_label(labels: pd.DataFrame, key: str | None) -> None:
-    """Refuse cells without the column that they will be judged by, before anything is learned from them."""
-    if key and key != SPLIT and key not in labels:
-        raise InputRefused(f"obs has no column '{key}'", where="--label-key", do=splits.near(key, list(labels.columns)))
+def _require_columns(labels: pd.DataFrame, settings: PrepareSettings) -> None:
+    """Refuse cells without the columns that later steps will need, before anything is learned from them."""
+    findings = []
+    for name in ("label_key", "batch_key", "sample_key"):
+        key, option = getattr(settings, name), f"--{name.replace('_', '-')}"
+        if key and key != SPLIT and key not in labels:
+            do = splits.near(key, list(labels.columns))
+            findings.append(Finding("error", option, f"obs has no column '{key}'", do))
+    key = settings.sample_key
+    if key and key in labels and splits.is_continuous(labels[key]):
+        what = f"'{key}' holds continuous numbers, and no samples"
+        findings.append(Finding("error", "--sample-key", what, "give a column of labels"))
+    contracts.require(findings)
 
 
 def _counting(files: list[SampleFiles], settings: PrepareSettings) -> fragments.Counting | None:

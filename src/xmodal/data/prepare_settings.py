@@ -19,6 +19,16 @@ OF_FRAGMENTS = {"checkpoint", "peaks", "count", "min_fragments"}
 Names = Annotated[tuple[str, ...], BeforeValidator(_by_comma)]
 
 
+def _asked_for(name: str, by: str) -> Any:
+    """A column that a later command will need.  It is only asked for: nothing that is written changes."""
+    return Field(
+        None,
+        exclude=True,
+        json_schema_extra={"envvar": f"XMODAL_{name.upper()}"},
+        description=f"Refuse cells whose obs lacks this column, which {by} will need.",
+    )
+
+
 class PrepareSettings(BaseModel):
     """Options of ``xmodal prepare``; each becomes an option of the command."""
 
@@ -47,12 +57,9 @@ class PrepareSettings(BaseModel):
     min_peak_fraction: float = Field(0.005, ge=0, lt=1, description="Keep peaks open in this share of training cells.")
     min_rna_counts: int = Field(0, ge=0, description="Drop cells with fewer RNA counts.")
     min_peaks: int = Field(0, ge=0, description="Drop cells with fewer open peaks.")
-    label_key: str | None = Field(  # only asked for: it changes nothing that is written
-        None,
-        exclude=True,
-        json_schema_extra={"envvar": "XMODAL_LABEL_KEY"},
-        description="Refuse cells whose obs lacks this column, which evaluate --label-key will need.",
-    )
+    label_key: str | None = _asked_for("label_key", "evaluate --label-key")
+    batch_key: str | None = _asked_for("batch_key", "train --batch-key")
+    sample_key: str | None = _asked_for("sample_key", "markers --sample-key")
     exclude: tuple[str, ...] = Field((), description="COLUMN=VALUE: drop these cells (COLUMN=: those without one).")
 
 

@@ -111,6 +111,20 @@ def near(name: str, known: Sequence[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(map(str, list(known)[:20]))}"
 
 
+def kind_of(column: pd.Series) -> str:
+    """The kind of its values as numpy says it: "f" for floats, "O" for texts, ..."""
+    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    return str(values.dtype.kind)
+
+
+def is_continuous(column: pd.Series) -> bool:
+    """Whether it holds numbers that are not whole, which name no groups; missing values are none."""
+    if kind_of(column) != "f":
+        return False
+    values = pd.to_numeric(column.astype(object), errors="coerce").dropna().to_numpy(np.float64)
+    return bool((values != np.rint(values)).any())
+
+
 def _column(obs: pd.DataFrame, by: str) -> pd.Series:
     if by not in obs:
         raise InputRefused(f"obs has no column '{by}'", where="--split-by", do=near(by, list(obs.columns)))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from xmodal.data.splits import near
+from xmodal.data.splits import is_continuous, kind_of, near
 from xmodal.errors import InputRefused
 from xmodal.fields import CLUSTER, SAMPLE
 
@@ -97,21 +97,16 @@ def _column(obs: pd.DataFrame, name: str, where: str) -> pd.Series:
 def _coded(column: pd.Series, name: str, where: str, most: int = MOST_GROUPS) -> tuple[tuple[str, ...], Index]:
     """Names in their natural order (2 before 10) and the code of each cell; refused where these are no groups."""
     number = column.nunique()
-    kind = column.cat.categories.dtype.kind if isinstance(column.dtype, pd.CategoricalDtype) else column.dtype.kind
-    if kind == "f" and not _whole(column):
+    if is_continuous(column):
         what = f"'{name}' holds continuous numbers ({number} of them), and no groups"
         raise InputRefused(what, where=where, do="give a column of labels" + _finer(name))
     if number > most:
         what = f"'{name}' has {number} values, more than {most}: these are no groups"
         raise InputRefused(what, where=where, do="give a column of labels" + _finer(name))
+    kind = kind_of(column)
     text = column.astype(object).map(lambda v: _text(v, kind), na_action="ignore")
     names = tuple(sorted(text.dropna().unique(), key=_natural))
     return names, pd.Categorical(text, categories=list(names)).codes.astype(np.int64)
-
-
-def _whole(column: pd.Series) -> bool:
-    values = pd.to_numeric(column.astype(object), errors="coerce").dropna().to_numpy(np.float64)
-    return bool((values == np.rint(values)).all())
 
 
 def _text(value: Any, kind: str) -> str:
