@@ -7,23 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmodal import fields, memory, registry
-from xmodal.annotating import candidates, clusters, scoring, tables, writing
+from xmodal import fields, memory
+from xmodal.annotating import annotator, candidates, clusters, scoring, tables, writing
 from xmodal.annotating.candidates import Family
 from xmodal.annotating.decisions import Rule
 from xmodal.annotating.settings import AUTO
 from xmodal.annotating.tables import Annotated
 from xmodal.embedding import job as jobs
 from xmodal.embedding import reading
-from xmodal.errors import InputRefused, NotApplicable, UsageRefused
+from xmodal.errors import InputRefused, UsageRefused
 
 if TYPE_CHECKING:
     import torch
     from mudata import MuData
 
+    from xmodal.annotating.annotator import Annotator
     from xmodal.annotating.candidates import Candidates
     from xmodal.annotating.scoring import Scored
     from xmodal.annotating.settings import AnnotateSettings
+    from xmodal.data.vocabulary import Labels
     from xmodal.learning.checkpoint import Checkpoint
     from xmodal.text.bank import TextBank
 
@@ -64,9 +66,9 @@ def run(
     from xmodal.learning.checkpoint import load
 
     loaded = load(checkpoint)
-    bank = bank_of(loaded, checkpoint)
+    model, bank, labels = annotator.of(loaded, checkpoint)
     _require_same(bank, sources)
-    chosen = candidates.chosen(settings, bank.ontology, loaded.model.seen)
+    chosen = candidates.chosen(settings, bank.ontology, model.seen)
     mdata = reading.read(file, loaded)
     device, seed = how
     try:
@@ -76,14 +78,14 @@ def run(
     except InputRefused as error:
         raise error.at(str(file)) from None
     if settings.cluster_key == AUTO:
-        voting = clusters.found(scoring.embedded(loaded.model, job.cells, job.shared, device), seed)
-    known = loaded.model.thresholds()
+        voting = clusters.found(scoring.embedded(model, job.cells, job.shared, device), seed)
+    known = model.thresholds()
     rule = Rule(settings.least(), float(known["reject"]))
-    log.info("%d candidates (%s), %d types trained on", len(chosen.ids), chosen.kind, len(loaded.model.seen))
+    log.info("%d candidates (%s), %d types trained on", len(chosen.ids), chosen.kind, len(model.seen))
     names = chosen, Family.of(bank.ontology, chosen.ids)
-    scored = scoring.scored(loaded.model, job.cells, names, rule, voting, (device, job.shared))
+    scored = scoring.scored(model, job.cells, names, rule, voting, (device, job.shared))
     found = Annotated(job, chosen, bank.ontology, scored, voting, {})
-    more = {**tables.facts(found), **_said(loaded, bank, chosen, scored, rule)}
+    more = {**tables.facts(found), **_said(model, (bank, labels), chosen, scored, rule)}
     found = Annotated(
         job, chosen, bank.ontology, scored, voting, jobs.described("annotate", job, checkpoint, how, **more)
     )
@@ -94,21 +96,6 @@ def run(
     if outputs.report is not None:
         writing.write_report(outputs.report, found)
     return tables.summary(found.about)
-
-
-def bank_of(loaded: Checkpoint, checkpoint: Path) -> TextBank:
-    """The texts that the checkpoint knows; :class:`NotApplicable` for a model that learns no labels."""
-    if not type(loaded.model).takes_labels:
-        able = [n for n in registry.names() if registry.get(n).takes_labels]
-        raise NotApplicable(
-            f"this checkpoint's model ({loaded.model.name}) does not annotate; models that do: {', '.join(able) or 'none'}"
-        )
-    bank = loaded.model.vocabulary.texts
-    if bank is None or loaded.model.vocabulary.labels is None:
-        raise InputRefused(
-            "the checkpoint holds no texts of cell types", where=str(checkpoint), do="train it again, with --label-key"
-        )
-    return bank
 
 
 def _require_same(bank: TextBank, sources: Sources) -> None:
@@ -151,18 +138,20 @@ def _with_embedding(mdata: MuData, loaded: Checkpoint, spec: str | None, device:
     return foundation.ensure(mdata, spec, device)[0]
 
 
-def _said(loaded: Checkpoint, bank: TextBank, chosen: Candidates, scored: Scored, rule: Rule) -> dict[str, Any]:
+def _said(
+    model: Annotator, texts: tuple[TextBank, Labels], chosen: Candidates, scored: Scored, rule: Rule
+) -> dict[str, Any]:
     """Candidates, thresholds and texts, for the provenance."""
-    labels, seen = loaded.model.vocabulary.labels, list(loaded.model.seen)
-    assert labels is not None
+    bank, labels = texts
     met = {chosen.ids[i] for i in set(scored.calls.best.ravel().tolist())}
-    named = sorted({*seen, *met, *(t for t in scored.calls.term if t != fields.UNKNOWN)})
+    called = {str(t) for t in scored.calls.term if t != fields.UNKNOWN}
+    voted = set() if scored.votes is None else {str(t) for t in scored.votes.term if t != fields.UNKNOWN}
     return {
         "candidates": {"kind": chosen.kind, "root": chosen.root, "number": len(chosen.ids), "ids": list(chosen.ids)},
-        "thresholds": {**{k: round(float(v), 6) for k, v in loaded.model.thresholds().items()}, "least": rule.least},
+        "thresholds": {**{k: round(float(v), 6) for k, v in model.thresholds().items()}, "least": rule.least},
         "ontology": {"version": bank.ontology.version, "source": bank.ontology.source},
         "text_encoder": dict(bank.encoder),
-        "seen": seen,
+        "seen": list(model.seen),
         "trained": {"key": labels.key, "values": list(labels.values), "terms": list(labels.terms)},
-        "names": {t: tables.name_of(t, bank.ontology) for t in named},
+        "names": {t: tables.name_of(t, bank.ontology) for t in sorted({*model.seen, *met, *called, *voted})},
     }

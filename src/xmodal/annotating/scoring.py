@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,12 @@ from xmodal.embedding.latents import streamed
 from xmodal.errors import NotApplicable
 
 if TYPE_CHECKING:
+    from xmodal.annotating.annotator import Annotator
     from xmodal.annotating.candidates import Candidates, Family
     from xmodal.annotating.clusters import Clusters
     from xmodal.annotating.decisions import Calls, Rule
     from xmodal.data.batches import Batch, Cells
+    from xmodal.models.base import CrossModalModel
 
 log = logging.getLogger(__name__)
 GENES = 5  # of each cell
@@ -52,18 +54,24 @@ class Scored:
     votes: Calls | None
 
 
-def embedded(model: Any, cells: Cells, shared: list[str], device: torch.device) -> npt.NDArray[np.float32]:
+def embedded(model: Annotator, cells: Cells, shared: list[str], device: torch.device) -> npt.NDArray[np.float32]:
     """The joint embedding of all cells, (cells, width)."""
 
     def work(batch: Batch, rows: int) -> memory.Arrays:
         return (model.embed(batch.to(device))[:rows].float().cpu().numpy(),)
 
     every = np.arange(len(cells))
-    return np.concatenate([found[0] for found in streamed(model, cells, every, (device, shared), work, "embedded")])
+    return np.concatenate(
+        [found[0] for found in streamed(_module(model), cells, every, (device, shared), work, "embedded")]
+    )
+
+
+def _module(model: Annotator) -> CrossModalModel:
+    return cast("CrossModalModel", model)
 
 
 def scored(
-    model: Any,
+    model: Annotator,
     cells: Cells,
     names: tuple[Candidates, Family],
     rule: Rule,
@@ -82,7 +90,7 @@ def scored(
         logits, novelty = model.scores(moved, candidates), model.known(moved)
         return tuple(v[:rows].float().cpu().numpy() for v in (logits, novelty, *explained(moved)))
 
-    for logits, here, *genes in streamed(model, cells, np.arange(len(cells)), how, work, "annotated"):
+    for logits, here, *genes in streamed(_module(model), cells, np.arange(len(cells)), how, work, "annotated"):
         rows = slice(at, at := at + len(logits))
         probability = decisions.softmax(logits)
         calls.append(decisions.decide(probability, here.astype(np.float64), empty[rows], names, rule))
@@ -118,7 +126,7 @@ class _Votes:
 class _Explained:
     """Contributions of the genes to the best candidate's score (gradient x input), and their sums by call."""
 
-    def __init__(self, model: Any, candidates: tuple[str, ...]) -> None:
+    def __init__(self, model: Annotator, candidates: tuple[str, ...]) -> None:
         self.model, self.candidates = model, candidates
         self.able = True
         self.total: dict[str, Floats] = {}
@@ -128,7 +136,7 @@ class _Explained:
         if not self.able:
             return ()
         try:
-            with torch.enable_grad():
+            with torch.set_grad_enabled(True):
                 return (self.model.explain(batch, self.candidates).detach(),)
         except NotApplicable as why:
             log.info("genes that made the calls are not known: %s", why)

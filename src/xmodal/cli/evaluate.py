@@ -1,4 +1,4 @@
-"""``xmodal evaluate``: score predictions against the truth and controls, or an embedding against plain ones."""
+"""``xmodal evaluate``: score predictions, an embedding or labels against the truth and against plain methods."""
 
 from __future__ import annotations
 
@@ -41,6 +41,19 @@ def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     type=options.READABLE,
     help="In place of predictions: the joint embedding (.h5mu or .h5ad) that `xmodal embed` wrote.",
 )
+@click.option(
+    "--annotation",
+    type=options.READABLE,
+    help="In place of predictions: the labels (.h5ad or .h5mu) that `xmodal annotate` wrote.",
+)
+@click.option(
+    "--ontology",
+    type=options.READABLE,
+    envvar="XMODAL_ONTOLOGY",
+    show_envvar=True,
+    help="With --annotation: the Cell Ontology (.obo, .owl, .tsv), for distances in it [default: the release that the "
+    "installed package carries].",
+)
 @click.option("--output-dir", type=options.FOLDER, required=True, help="Folder for the scores, tables and pictures.")
 @click.option("--checkpoint", type=options.READABLE, help="Refuse what another checkpoint made.")
 @click.option("--no-controls", is_flag=True, help="The same as --controls '' and --comparators ''.")
@@ -50,33 +63,37 @@ def command(
     truth: Path,
     predictions: dict[str, Path],
     embedding: Path | None,
+    annotation: Path | None,
     output_dir: Path,
     settings: EvaluationSettings,
     **rest: Any,
 ) -> None:
-    """Score predictions of cells in TRUTH (a prepared .h5mu) against what was measured and against controls, or a joint
-    embedding of them against plain ones (--embedding).
+    """Score predictions of cells in TRUTH (a prepared .h5mu) against what was measured and against controls; or a joint
+    embedding of them against plain ones (--embedding); or what they are called against what they are (--annotation).
 
-    The controls (mean, depth, linear) and the plain embeddings are fitted to the training cells of TRUTH.  Writes
-    metrics.json, scores.tsv and pictures; of predictions also features.tsv and umap.tsv.
+    The controls (mean, depth, linear), the plain embeddings and the plain classifiers are fitted to the training cells of
+    TRUTH.  Writes metrics.json, scores.tsv and pictures; of predictions also features.tsv and umap.tsv.
     """
     from xmodal import outputs
 
-    if bool(predictions) == (embedding is not None):
-        raise UsageRefused("give either --prediction or --embedding")
+    given = {"--prediction": predictions, "--embedding": embedding, "--annotation": annotation}
+    if sum(bool(value) for value in given.values()) != 1:
+        raise UsageRefused(f"give one of {', '.join(given)}")
+    if not predictions:
+        settings.refuse_those_of("prediction", OF_PREDICTIONS)
     if embedding is None:
         settings.refuse_those_of("embedding", OF_EMBEDDINGS)
-        settings.control_names()
-    else:
-        settings.refuse_those_of("prediction", OF_PREDICTIONS)
-        settings.comparator_names()
+    settings.control_names()
+    settings.comparator_names()
     if rest["no_controls"]:
         settings = settings.model_copy(update={"controls": "", "comparators": ""})
     outputs.refuse_existing(output_dir, rest["overwrite"])
-    if embedding is None:
-        _predictions(truth, predictions, output_dir, settings, rest)
-    else:
+    if embedding is not None:
         _embedding(truth, embedding, output_dir, settings, rest)
+    elif annotation is not None:
+        _annotation(truth, annotation, output_dir, settings, rest)
+    else:
+        _predictions(truth, predictions, output_dir, settings, rest)
 
 
 def _predictions(
@@ -119,4 +136,26 @@ def _embedding(
     content = embedding_files.results(result, mdata, settings, rest["seed"], timing)
     embedding_files.write(output_dir, content, rest["overwrite"])
     for line in embedding_files.summary(content):
+        click.echo(line)
+
+
+def _annotation(
+    truth: Path, annotation: Path, output_dir: Path, settings: EvaluationSettings, rest: dict[str, Any]
+) -> None:
+    import time
+
+    from xmodal.data import io
+    from xmodal.scores import annotation_evaluation, annotation_files, annotation_input
+
+    start = time.monotonic()
+    ontology = annotation_files.ontology_of(rest["ontology"])
+    given = annotation_input.read_annotation(annotation)
+    if rest["checkpoint"] is not None:
+        annotation_input.require_checkpoint(rest["checkpoint"], given)
+    mdata = io.read_cells(truth)
+    result = annotation_evaluation.evaluate(mdata, given, settings, ontology, rest["seed"])
+    timing = {"evaluate_s": round(time.monotonic() - start, 2), "threads": rest["threads"]}
+    content = annotation_files.results(result, mdata, settings, rest["seed"], timing)
+    annotation_files.write(output_dir, content, rest["overwrite"])
+    for line in annotation_files.summary(content):
         click.echo(line)

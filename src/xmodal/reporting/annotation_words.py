@@ -104,9 +104,7 @@ def genes(found: Annotated) -> list[Content]:
     order = {label: i for i, label in enumerate(found.table["label"])}
     for label, own in sorted(found.genes.groupby("label", sort=False), key=lambda item: order.get(str(item[0]), 0)):
         first = own.sort_values("rank", kind="stable").head(SHOWN_GENES).to_dict("records")
-        shown_genes = [
-            {"gene": r["gene"], "seen": f"{_percent(r['inside'])}, {_percent(r['outside'])}"} for r in first
-        ]
+        shown_genes = [{"gene": r["gene"], "seen": f"{_percent(r['inside'])}, {_percent(r['outside'])}"} for r in first]
         rows.append({"label": str(label), "cells": int(own["cells"].iloc[0]), "genes": shown_genes})
     return rows[:MOST_LABELS]
 

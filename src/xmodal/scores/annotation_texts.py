@@ -82,7 +82,8 @@ TEXTS = {
         "Wrongly left unknown", "Share of the cells of types trained on that got no label.", "lower"
     ),
     "unknown_of_unseen": ScoreText(
-        "Rightly left unknown", "Share of the cells of types never seen that got no label (none is asked for otherwise)."
+        "Rightly left unknown",
+        "Share of the cells of types never seen that got no label (none is asked for otherwise).",
     ),
     "on_path": ScoreText(
         "Label and known type on one line",
