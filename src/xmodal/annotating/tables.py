@@ -88,9 +88,8 @@ def _votes(found: Annotated) -> dict[str, Any]:
     # Code -1 takes the last of each: what a cell without a cluster gets.
     label = np.append(_each(votes.term, found.name), fields.UNKNOWN)
     score, agreement = (np.append(v, np.nan).astype(np.float32) for v in (votes.score, agreements(found)))
-    names = np.append(np.array(found.clusters.names, object), "")
     return {
-        fields.CT_CLUSTER: pd.Categorical(names[codes]).remove_categories([""] if (codes < 0).any() else []),
+        fields.CT_CLUSTER: pd.Categorical.from_codes(codes, list(found.clusters.names)),
         fields.CT_CLUSTER_LABEL: _categories(label[codes]),
         fields.CT_CLUSTER_SCORE: score[codes],
         fields.CT_CLUSTER_AGREEMENT: agreement[codes],
