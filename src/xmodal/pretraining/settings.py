@@ -13,7 +13,7 @@ class PretrainSettings(PerceiverSettings):
     epochs: int = Field(10, ge=1, description="Times that all cells are seen.")
     batch_size: int = Field(64, ge=2, description="Cells in a minibatch.")
     learning_rate: float = Field(
-        0.001, gt=0, description="Highest learning rate of Adam; one cycle over all of training."
+        0.002, gt=0, description="Highest learning rate of Adam; one cycle over all of training."
     )
     weight_decay: float = Field(0.01, ge=0, description="Weight decay (decoupled, as in AdamW).")
     mask: float = Field(0.3, gt=0, lt=1, description="Share of the genes that are hidden and predicted.")

@@ -107,7 +107,8 @@ class Perceiver(nn.Module):
             split(content, self.heads),
             known[:, None, None],
         )
-        x = start + self.outputs(joined(read))
+        # attention is a mean, whose spread falls with the number of tokens: brought back, cells differ from the first step on
+        x = start + self.outputs(joined(read) * known.sum(1).sqrt()[:, None, None])
         found: Tensor = self.after(self.body(x + self.forward_layer(x)))
         return found
 
