@@ -64,6 +64,7 @@ UNITS = {
 PREPARED_SCHEMA = "xmodal-prepared/1"
 EMBEDDING_SCHEMA, IMPUTED_SCHEMA = "xmodal-embedding/1", "xmodal-imputed/1"
 ANNOTATION_SCHEMA = "xmodal-annotation/1"
+DESCRIPTIONS_SCHEMA, DECODER_SCHEMA = "xmodal-descriptions/1", "xmodal-decoder/1"
 CHECKPOINT_FORMAT = 1
 CHECKPOINT_FILE = "model.safetensors"
 PRETRAINED_SCHEMA, PRETRAINED_FILE = "xmodal-pretrained/1", "pretrained.safetensors"
