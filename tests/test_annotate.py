@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,48 @@ def test_new_cells_are_called_as_they_were_with_others(model: Path, file: Path, 
     every = ad.read_h5ad(whole / "a.h5ad").obs.loc[out.obs_names]
     for name in ("ct_label", "ct_status", "ct_top"):
         assert list(out.obs[name].astype(str)) == list(every[name].astype(str)), name
+
+
+def test_the_page_is_whole_and_safe(whole: Path, tmp_path: Path) -> None:
+    from test_report import Reader
+
+    page = (whole / "seen/index.html").read_text()
+    reader = Reader()
+    reader.feed(page)
+    assert reader.open == []
+    ids = [a["id"] for _, a in reader.tags if "id" in a]
+    assert len(ids) == len(set(ids)) and "annotated" in ids
+    assert "http" not in re.sub(r'"data:[^"]*"', "", page) and "<script" not in page
+    for text in ("Genes that made the calls", "Rejected cells", "CL:0000236", "Do cells of a cluster agree?"):
+        assert text in page, text
+    done = call_xmodal(
+        *("report", "--annotation", whole / "seen", "--output", tmp_path / "r.html", "--title", "Cell types"),
+        *("--plots", tmp_path / "plots", "--multiqc-dir", tmp_path / "mqc"),
+    )
+    assert done.code == 0, done.err
+    assert (tmp_path / "r.html").read_text() == page
+    assert (tmp_path / "plots/annotation-seen.png").read_bytes() == (whole / "seen/annotation.png").read_bytes()
+    types = pd.read_csv(tmp_path / "plots/cell_types.tsv", sep="\t")
+    out = ad.read_h5ad(whole / "a.h5ad")
+    assert types["cells"].sum() == out.n_obs
+    bars = json.loads((tmp_path / "mqc/xmodal_cell_types_mqc.json").read_text())
+    assert sum(bars["data"]["seen"].values()) == out.n_obs and list(bars["categories"])[-1] == "unknown"
+    status = json.loads((tmp_path / "mqc/xmodal_label_status_mqc.json").read_text())["data"]["seen"]
+    assert status == out.obs["ct_status"].value_counts().to_dict()
+
+
+def test_a_folder_of_something_else_is_no_annotation(whole: Path, tmp_path: Path) -> None:
+    from xmodal.reporting.report_inputs import annotated as read
+
+    for name in FILES:
+        (tmp_path / name).write_bytes((whole / "seen" / name).read_bytes())
+    assert read(tmp_path).name == tmp_path.name
+    (tmp_path / "annotation.json").write_text("{}")
+    with pytest.raises(InputRefused, match="no annotation"):
+        read(tmp_path)
+    (tmp_path / "annotation.png").unlink()
+    with pytest.raises(InputRefused, match=r"annotation\.png"):
+        read(tmp_path)
 
 
 # ---- thresholds and candidates

@@ -78,7 +78,7 @@ def _composition(axis: Axes, rows: list[dict[str, Any]]) -> None:
     axis.tick_params(length=0)
     axis.spines["bottom"].set_visible(False)
     axis.set_title("Cells of each label", loc="left")
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3)
 
 
 def _scores(axis: Axes, about: dict[str, Any]) -> None:
