@@ -75,7 +75,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     adata = small.cells(30)
     mdata = small.as_mudata(adata)
     mdata.write_h5mu(folder / "truth.h5mu")
-    labelled(adata).write_h5ad(folder / "a.h5ad")
+    labelled(adata, candidates=(*SEEN, NEURON)).write_h5ad(folder / "a.h5ad")
     small.ontology_file(folder / "cl.tsv")
     return folder
 
@@ -113,7 +113,7 @@ def test_the_folder_is_what_the_contract_says(folder: Path, files: Path) -> None
     about = content["annotation"]
     assert (about["cells"], about["training_cells"], about["label_key"]) == (70, 140, "cell_type")
     assert about["provenance"]["checkpoint_sha256"] == "ab" * 32 and about["model"] == "toy"
-    assert about["candidates"]["number"] == 5 and content["settings"]["cells"] == "test"
+    assert about["candidates"]["number"] == 6 and content["settings"]["cells"] == "test"
     assert set(about["methods"]) == set(METHODS)
     own = about["methods"]["annotation"]
     assert set(own) == {*OF_METHODS, *OF_CALLS}
@@ -126,7 +126,7 @@ def test_the_folder_is_what_the_contract_says(folder: Path, files: Path) -> None
     assert types["cells"].sum() == 70 and set(types["term"]) == set(TYPES.values())
     assert not types.set_index("term").loc[NEURON, "seen"] and types.set_index("term").loc[B, "name"] == "B cell"
     bins = pd.read_csv(folder / "calibration.tsv", sep="\t")
-    assert set(bins["method"]) == {"annotation", "logistic", "knn15"} and bins["cells"].max() <= 50
+    assert set(bins["method"]) == {"annotation", "logistic", "knn15"} and bins["cells"].max() <= 60
     said = (files / "said.txt").read_text()
     assert "Cells named rightly" in said and "logistic" in said and "Cells left unknown" in said
 
@@ -146,7 +146,7 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     own = labelled(adata, right=1.0)
     result = scored(own, adata, tmp_path, cells="all").methods["annotation"]
     assert result["accuracy"] == pytest.approx(5 / 7) and result["accuracy_seen"] == 1.0
-    assert result["accuracy_unseen"] == result["h"] == result["hit3_unseen"] == 0.0
+    assert not {"accuracy_unseen", "h", "hit3_unseen"} & set(result)  # none of them was a candidate
     assert result["accuracy_assigned"] <= 1.0 and result["unknown_of_seen"] == 0.0 < result["unknown_of_unseen"]
     assert result["ece"] == pytest.approx(0.0) and result["auroc_unseen"] > 0.8
     wrong = scored(labelled(adata, right=0.0), adata, tmp_path, cells="all").methods["annotation"]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 COLOURS = {OWN: "#0072B2", CLUSTERS: "#56B4E9", LOGISTIC: "#D55E00", NEIGHBORS: "#009E73", MAJORITY: "#8C8C8C"}
 LEAST, MOST = 8.0, 150.0  # areas of points, in square points
+FEW = 0.05  # of the cells, below which one wrong label makes a peak
 
 
 def scores(about: dict[str, Any]) -> Figure:
@@ -46,12 +47,16 @@ def _reliability(axis: Axes, calibration: dict[str, list[dict[str, float]]]) -> 
 
 
 def _risk(axis: Axes, curves: dict[str, list[list[float]]]) -> None:
+    top = 0.0
     for method, colour in COLOURS.items():
+        coverage, risk = np.array(curves.get(method) or [[1.0, 0.0]]).T
+        enough = coverage >= FEW
         if curves.get(method):
-            coverage, risk = np.array(curves[method]).T
-            axis.plot(100 * coverage, 100 * risk, color=colour, lw=1.8 if method == OWN else 1.2, label=method)
+            line = 1.8 if method == OWN else 1.2
+            axis.plot(100 * coverage[enough], 100 * risk[enough], color=colour, lw=line, label=method)
+            top = max(top, 100 * float(risk[enough].max()))
     axis.set(xlim=(0, 100), xlabel="% of the cells that are labelled, the surest first", ylabel="% wrong labels")
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, max(1.35 * top, 1.0))  # room for the legend
     axis.set_title("Wrong among the surest", loc="left")
     if any(curves.values()):
         axis.legend(frameon=False, fontsize=8, loc="upper left")

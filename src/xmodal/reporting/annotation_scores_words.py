@@ -37,7 +37,7 @@ def row(score: str, methods: dict[str, dict[str, float]]) -> Content:
     text = text_of(score)
     values = {m: v[score] for m, v in methods.items() if score in v}
     best = None
-    if len(values) > 1 and text.better in ("higher", "lower"):
+    if len(set(values.values())) > 1 and text.better in ("higher", "lower"):
         best = (max if text.better == "higher" else min)(values.values())
     return {"key": score, "text": text, "values": values, "best": {m for m, v in values.items() if v == best}}
 

@@ -123,7 +123,7 @@ def _scores(name: str, guess: Guess, truth: Strings, result: Result, ontology: O
     }
     if guess.top is not None:
         scores["hit3"] = float((guess.top == truth[:, None]).any(1).mean())
-    if ontology is not None:
+    if ontology is not None and name != CLUSTERS:  # of which some have no label, and no distance
         scores |= _in_ontology(guess.best, truth, ontology)
     if guess.score is not None:
         able = _possible(name, truth, result)
@@ -163,8 +163,11 @@ def _by_seen(guess: Guess, right: Bools, truth: Strings, annotation: Annotation)
     if old.all() or not old.any():
         return {}
     seen, unseen = measures.macro(right[old], truth[old]), measures.macro(right[~old], truth[~old])
-    scores: Scores = {"accuracy_seen": seen, "accuracy_unseen": unseen, "h": measures.harmonic(seen, unseen)}
-    if guess.top is not None:
+    scores: Scores = {"accuracy_seen": seen}
+    asked = annotation.candidates is None or annotation.candidates & set(truth[~old])
+    if asked:  # else none of them could be named
+        scores |= {"accuracy_unseen": unseen, "h": measures.harmonic(seen, unseen)}
+    if asked and guess.top is not None:
         scores["hit3_unseen"] = measures.macro((guess.top == truth[:, None]).any(1)[~old], truth[~old])
     if guess.known is not None and min(old.sum(), (~old).sum()) >= LEAST:
         scores["auroc_unseen"] = measures.auroc(guess.known[old], guess.known[~old])
