@@ -129,6 +129,31 @@ def test_cache_that_cannot_be_written(tiny: Path, tmp_path: Path, monkeypatch: p
     assert [p.suffix for p in (tmp_path / "home" / "xmodal" / "text").iterdir()] == [".safetensors"]
 
 
+def test_stopped_work_goes_on(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was done before a stop is not computed again."""
+    monkeypatch.setattr(encoder, "LONG_WORK", 10)
+    many = [f"a {'b ' * (i // 2)}cell {'t' * (i % 2)}" for i in range(50)]
+    mean, calls = encoder._mean, []
+
+    def stopped(model: Any, tokens: Any, *more: Any) -> Any:
+        calls.append(len(tokens))
+        if sum(calls) > 30:
+            raise KeyboardInterrupt
+        return mean(model, tokens, *more)
+
+    monkeypatch.setattr(encoder, "_mean", stopped)
+    model = encoder.load(str(tiny))
+    with pytest.raises(KeyboardInterrupt):
+        model.encode(many)
+    assert len(text_cache.of(model.digest, 32).read()) >= 20
+    calls.clear()
+    whole = model.encode(many)
+    assert sum(calls) <= 30
+    monkeypatch.setenv(text_cache.VARIABLE, text_cache.NONE)
+    monkeypatch.setattr(encoder, "_mean", mean)
+    assert (model.encode(many) == whole).all()
+
+
 def test_cache_begins_anew(tiny: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not grow for ever."""
     monkeypatch.setattr(text_cache, "MOST", 4)

@@ -13,7 +13,7 @@ from xmodal import fields
 from xmodal.data.splits import near
 from xmodal.data.vocabulary import Labels
 from xmodal.errors import InputRefused
-from xmodal.text.ontology import ID, NOT_FOR_ANNOTATION, PSEUDO, SHOWN, Ontology
+from xmodal.text.ontology import ID, NOT_FOR_ANNOTATION, PSEUDO, ROOT, SHOWN, Ontology
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,8 +95,8 @@ def _known(term: str, ontology: Ontology, where: str) -> str:
 
 
 def _is_type(value: str, term: str, ontology: Ontology) -> bool:
-    """Terms that hold for every cell are no label."""
-    if term in NOT_FOR_ANNOTATION:
+    """Terms that hold for every cell, or nearly, are no label."""
+    if term in (ROOT, *NOT_FOR_ANNOTATION):
         log.warning("cells labelled '%s' count as without a label: %s is no type of cell", value, ontology[term].name)
         return False
     return True

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
-AT_ONCE = 8  # rows of a batch: 64 took 1.3 times as long on one core (the layers fall out of its cache)
-# Lengths that batches have: up to the first number in steps of the second.  9 % of what is computed is filling then.
-STEPS = ((32, 2), (128, 8), (1 << 30, 32))
+# Up to the first number of tokens, texts are filled up to a multiple of the second, and so many rows go at once: as few as keep
+# a core busy and as many as its cache holds.  Measured: 64 rows for all lengths took 1.3 times as long; 9 % is filling.
+SHAPES = ((16, 2, 32), (32, 2, 16), (128, 8, 8), (1 << 30, 32, 8))
 MOST_TOKENS = 512  # longer texts are cut
+LONG_WORK = 1_000  # texts, after which it is said how far it is, and what is done is kept
 
 
 @dataclass(frozen=True)
@@ -54,34 +55,37 @@ class TextEncoder:
         known = cache.read()
         keys = {text: text_cache.key(text, self.digest) for text in wanted}
         new = [text for text in wanted if keys[text] not in known]
-        if new:
-            computed = self._compute(new)
-            known.update((keys[text], row) for text, row in zip(new, computed, strict=True))
-            cache.add({keys[text]: known[keys[text]] for text in new})
+        kept: dict[bytes, Floats] = {}  # since the last writing
+        for done, found in self._compute(new):
+            kept.update((keys[text], row) for text, row in found.items())
+            if len(kept) >= LONG_WORK or done == len(new):
+                if len(new) > LONG_WORK:
+                    log.info("texts: %d of %d", done, len(new))
+                cache.add(kept)  # at times, so that work that is stopped goes on where it was
+                known |= kept
+                kept = {}
         if not len(texts):
             return np.zeros((0, self.width), np.float32)
         return np.stack([known[keys[text]] for text in texts])
 
-    def _compute(self, texts: list[str]) -> Floats:
+    def _compute(self, texts: list[str]) -> Iterator[tuple[int, dict[str, Floats]]]:
+        """How many are done after each batch, and the vectors of its texts."""
+        if not texts:
+            return
         import torch
 
         tokenizer, model = self._parts
         tokens = tokenizer(texts, truncation=True, max_length=self._longest)["input_ids"]
         filling = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
-        found = np.zeros((len(texts), self.width), np.float32)
-        done, said = 0, 0
-        with _threads(self.threads), torch.inference_mode():
-            for rows, length in _batches([len(t) for t in tokens], self._longest):
-                found[rows] = _mean(model, [tokens[i] for i in rows], length, filling)[: len(rows)]
-                done += len(rows)
-                if done * 10 // len(texts) > said and len(texts) > 100 * AT_ONCE:
-                    said = done * 10 // len(texts)
-                    log.info("texts: %d of %d", done, len(texts))
-        if not np.isfinite(found).all():
-            raise InputRefused(
-                "this text model gives values that are no numbers", where=f"--text-model {self.name}", do="use another"
-            )
-        return found
+        done = 0
+        for rows, shape in _batches([len(t) for t in tokens], self._longest):
+            with _threads(self.threads), torch.inference_mode():
+                found = _mean(model, [tokens[i] for i in rows], shape, filling)[: len(rows)]
+            if not (np.abs(np.linalg.norm(found, axis=1) - 1) < text_cache.UNIT).all():  # nan is not
+                what = "this text model gives values that are no numbers, or zeros"
+                raise InputRefused(what, where=f"--text-model {self.name}", do="use another")
+            done += len(rows)
+            yield done, {texts[i]: row for i, row in zip(rows, found, strict=True)}
 
     @cached_property
     def _parts(self) -> tuple[Any, torch.nn.Module]:
@@ -113,28 +117,28 @@ def _digest(folder: Path, files: Sequence[Path]) -> str:
     return whole.hexdigest()
 
 
-def _batches(lengths: list[int], longest: int) -> Iterator[tuple[list[int], int]]:
-    """Rows of each batch, at most AT_ONCE, and the length they are filled to; short ones first."""
-    groups: dict[int, list[int]] = defaultdict(list)
+def _batches(lengths: list[int], longest: int) -> Iterator[tuple[list[int], tuple[int, int]]]:
+    """Which texts each batch has, and its shape (rows, tokens), which may be more rows; short ones first."""
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i, n in enumerate(lengths):
-        step = next(step for limit, step in STEPS if n <= limit)
-        groups[min(-(-n // step) * step, longest)].append(i)
-    for length, rows in sorted(groups.items()):
-        for start in range(0, len(rows), AT_ONCE):
-            yield rows[start : start + AT_ONCE], length
+        step, rows = next((step, rows) for limit, step, rows in SHAPES if n <= limit)
+        groups[rows, min(max(-(-n // step), 1) * step, longest)].append(i)
+    for shape, texts in sorted(groups.items(), key=lambda item: item[0][1]):
+        for start in range(0, len(texts), shape[0]):
+            yield texts[start : start + shape[0]], shape
 
 
-def _mean(model: torch.nn.Module, tokens: list[list[int]], length: int, filling: int) -> Floats:
-    """Vectors (AT_ONCE, width) of texts of at most ``length`` tokens; rows beyond the texts mean nothing."""
+def _mean(model: torch.nn.Module, tokens: list[list[int]], shape: tuple[int, int], filling: int) -> Floats:
+    """Vectors (rows, width) of texts in a batch of this shape (rows, tokens); rows beyond the texts mean nothing."""
     import torch
 
-    ids = torch.full((AT_ONCE, length), filling)
-    mask = torch.zeros((AT_ONCE, length), dtype=torch.long)
+    ids = torch.full(shape, filling)
+    mask = torch.zeros(shape, dtype=torch.long)
     mask[:, 0] = 1  # of empty rows as well: attention to nothing is no number
     for row, text in enumerate(tokens):
         ids[row, : len(text)] = torch.tensor(text, dtype=torch.long)
         mask[row, : len(text)] = 1
-    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state  # (AT_ONCE, length, width)
+    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state  # (rows, tokens, width)
     weight = mask[:, :, None].to(hidden.dtype)
     mean = (hidden * weight).sum(1) / weight.sum(1)
     return torch.nn.functional.normalize(mean, dim=1).numpy()

@@ -20,7 +20,7 @@ from xmodal.errors import InputRefused
 log = logging.getLogger(__name__)
 ROOT = "CL:0000000"  # cell
 PSEUDO = "label:"  # before a label that has no term, where an id is asked for
-# The CELLxGENE schema does not take these as annotations: eukaryotic cell, animal cell, native cell.
+# The CELLxGENE schema does not take these as annotations: eukaryotic cell, Eumycetozoan cell, animal cell.
 NOT_FOR_ANNOTATION = ("CL:0000255", "CL:0000257", "CL:0000548")
 ID = re.compile(r"CL[:_](\d{7})", re.IGNORECASE)
 PART = re.compile(r"(cytoplasm|nucleus|chromatin|_part|_completed)$")  # how terms of CL end that are no cells
