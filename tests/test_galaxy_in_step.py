@@ -342,7 +342,7 @@ OF_THE_TABLE: tuple[tuple[Callable[[Wrappers], object], str], ...] = (
     (lambda w: w[1].remove("predict"), "xmodal predict has no galaxy"),
     (lambda w: w[1].remove("report"), "options.yml names report, which is no tool"),
     (lambda w: w[2].remove("merge"), "xmodal merge has no module"),
-    (lambda w: w[0].insert(0, dataclasses.replace(w[0].pop(5), why_not=" ")), "why not?"),
+    (lambda w: w[0].append(dataclasses.replace(next(c for c in w[0] if c.name == "merge"), why_not=" ")), "why not?"),
 )
 
 
