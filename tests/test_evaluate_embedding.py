@@ -351,7 +351,7 @@ def test_another_checkpoint_is_refused(files: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--prediction", "rna=P"), "either --prediction or --embedding"),
+        (("--prediction", "rna=P"), "give one of --prediction, --embedding"),
         (("--comparators", "rna_pca,mean"), "--comparators: 'mean' is none of rna_pca, rna_pearson, atac_lsi"),
         (("--controls", "mean"), "--controls: this goes with --prediction"),
         (("--clusters",), "--clusters: this goes with --prediction"),
