@@ -20,6 +20,7 @@ from helpers_data import PEAKS, cells, write, write_10x
 from xmodal import fields
 from xmodal.data.vocabulary import Modality, Vocabulary
 from xmodal.errors import InputRefused, UsageRefused
+from xmodal.learning import checkpoint
 from xmodal.models.base import CrossModalModel, ModelSettings
 from xmodal.models.parts.perceiver import Perceiver, PerceiverSettings
 from xmodal.pretraining import pretrained, run_pretraining, sources, stream
@@ -290,6 +291,8 @@ def test_what_does_not_fit_is_refused(made: Path, tmp_path: Path) -> None:
     with pytest.raises(InputRefused, match="no pretrained cell encoder"):
         load_into(Reader(NAMES), Path(__file__).parent / "golden" / golden())
     assert "encoder.gene" in load_file(path)
+    with pytest.raises(InputRefused, match=r"a pretrained cell encoder, no trained model.*--init"):
+        checkpoint.read_header(path)
 
 
 def golden() -> str:

@@ -29,6 +29,13 @@ OPTION = "cell_model=scgpt:DIR"
 ARGS, VOCABULARY, WEIGHTS = "args.json", "vocab.json", "best_model.pt"
 CELL = "<cls>"
 HIGHEST = 512.0  # values above are cut, as in the value encoder of the paper
+SIZES = ("embsize", "nheads", "d_hid", "nlayers", "n_bins", "max_seq_len")  # in args.json, in the order of Config
+OTHERWISE = {
+    "n_bins": 51,
+    "max_seq_len": 1200,
+    "pad_token": "<pad>",
+    "pad_value": -2,
+}  # of all models given away so far
 NAMES = {  # of the authors' weights (with flash attention or without) -> here
     "encoder.embedding.": "gene.",
     "encoder.enc_norm.": "gene_norm.",
@@ -138,19 +145,14 @@ def _config(said: dict[str, Any], path: Path) -> Config:
             where=str(path),
             do="give a model with 'continuous'",
         )
-    try:
-        return Config(
-            int(said["embsize"]),
-            int(said["nheads"]),
-            int(said["d_hid"]),
-            int(said["nlayers"]),
-            int(said.get("n_bins", 51)),
-            int(said.get("max_seq_len", 1200)),
-            str(said.get("pad_token", "<pad>")),
-            float(said.get("pad_value", -2)),
+    sizes = {**OTHERWISE, **said}
+    missing = [k for k in SIZES if not isinstance(sizes.get(k), int)]
+    if missing:
+        raise InputRefused(
+            f"it does not say {', '.join(missing)}", where=str(path), do="give the model's own args.json"
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputRefused(f"it does not say {error}", where=str(path), do="give the model's own args.json") from None
+    width, heads, hidden, layers, bins, most = (int(sizes[k]) for k in SIZES)
+    return Config(width, heads, hidden, layers, bins, most, str(sizes["pad_token"]), float(sizes["pad_value"]))
 
 
 def _renamed(name: str) -> str:

@@ -108,6 +108,12 @@ def read_header(path: Path) -> dict[str, Any]:
         header: dict[str, Any] = json.loads(text)
     except ValueError:
         raise corrupt(path, "its header is not JSON") from None
+    if header.get("format") == fields.PRETRAINED_SCHEMA:
+        raise InputRefused(
+            "a pretrained cell encoder, no trained model",
+            where=str(path),
+            do="train with it (xmodal train --init FILE) and give the model.safetensors of that",
+        )
     if header.get("format") != fields.CHECKPOINT_FORMAT:
         raise InputRefused(
             f"checkpoint format {header.get('format')} (written by xmodal {header.get('version')}); this is xmodal "
