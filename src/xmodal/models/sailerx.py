@@ -25,12 +25,14 @@ from xmodal.models.base import CrossModalModel, GradientSettings, ModelSettings
 from xmodal.models.layers import drawn
 from xmodal.models.likelihoods import Head
 from xmodal.models.parts.experts import Decoder, Encoder, Gaussian
+from xmodal.models.parts.placing import Place, Placing
 from xmodal.models.parts.projections import Projection, reliability
 from xmodal.models.parts.similarity import cosines, dependence, mutual_information, unlikeness
 
 if TYPE_CHECKING:
     from xmodal.data.vocabulary import Vocabulary
 
+Places = dict[str, Place]
 OBSM = "obsm:"
 TRUST = (0.01, 0.99)  # quantiles of the log depth that count as no and full trust
 LEAST_TRUST = 0.05  # so that no cell is without structure
@@ -71,6 +73,13 @@ class SailerXSettings(GradientSettings):
         le=1,
         description="Weight of a modality in the embedding: 0 as its encoder claims, 1 as its structure is reliable.",
     )
+    place: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="Share of a cell's measured place in its embedding, depth and batch taken out; the rest is as the latent "
+        "puts it.",
+    )
     own: float = Field(0.15, ge=0, lt=1, description="Share of a cell's own counts in its imputed values.")
 
     def minibatch(self, cells: int) -> int:
@@ -96,6 +105,10 @@ class SailerX(CrossModalModel):
         batches = len(vocabulary.batches) if vocabulary.batches is not None else 0
         self.encoders = nn.ModuleDict({m: Encoder(settings, vocabulary[m]) for m in vocabulary})
         self.decoders = nn.ModuleDict({m: Decoder(settings, vocabulary[m], batches) for m in vocabulary})
+        self.placing: Placing | None = None
+        if vocabulary.reference is None and settings.place:  # new cells need not have a reference of the file
+            widths = {m: self._projection(m).width for m in self._led_by()}
+            self.placing = Placing(settings.latent, widths, batches)
         self.register_buffer("groups", torch.zeros(GROUPS, self._reference_width()))
         for m in vocabulary:
             self.register_buffer(f"depth_{m}", torch.tensor([0.0, 1.0]))  # mean and spread of the log depth
@@ -126,22 +139,26 @@ class SailerX(CrossModalModel):
         signal = {m: r / (1 - r) for m, r in noise.items()}
         for m in self.vocabulary:
             self.get_buffer(f"reliable_{m}").fill_(signal[m] / sum(signal.values()))
-        self._prepare_groups(cells)
+        some = cells.subset(drawn(len(cells), 1, 20_000))
+        parts = [some.batch(slice(i, i + 512)) for i in range(0, len(some), 512)]
+        every = [self._places(b) for b in parts]
+        self._prepare_groups(parts, every)
+        if self.placing is not None:
+            places = {m: Place.joined([p[m] for p in every]) for m in self._led_by()}
+            covariates = torch.cat([self._covariates(b) for b in parts])
+            self.placing.prepare(places, covariates, {m: signal[m] for m in places})
 
-    def _prepare_groups(self, cells: Cells) -> None:
+    def _prepare_groups(self, parts: list[Batch], places: list[Places]) -> None:
         """Groups of the reference, each group's mean depths, and which depths of the leading modality are to be trusted."""
         from sklearn.cluster import KMeans
 
-        rows = drawn(len(cells), 1, 20_000)
-        some = cells.subset(rows)
-        parts = [some.batch(slice(i, i + 512)) for i in range(0, len(some), 512)]
-        reference = torch.cat([self._reference(b)[0] for b in parts])
-        known = torch.cat([self._reference(b)[1] for b in parts])
+        found = [self._reference(b, p) for b, p in zip(parts, places, strict=True)]
+        reference, known = torch.cat([r for r, _ in found]), torch.cat([k for _, k in found])
         if int(known.sum()) < 2 * GROUPS:
             return
-        found = KMeans(GROUPS, n_init=1, random_state=0).fit(reference[known].double().numpy())
-        self.get_buffer("groups").copy_(torch.from_numpy(found.cluster_centers_).float())
-        group = torch.cat([self._group(self._reference(b)[0]) for b in parts])
+        centres = KMeans(GROUPS, n_init=1, random_state=0).fit(reference[known].double().numpy()).cluster_centers_
+        self.get_buffer("groups").copy_(torch.from_numpy(centres).float())
+        group = self._group(reference)
         for m in self.vocabulary:
             depth = torch.cat([self._depth(b, m) for b in parts])
             there = torch.cat([b.present[m] for b in parts]) & known
@@ -156,7 +173,7 @@ class SailerX(CrossModalModel):
     def _depth(self, batch: Batch, m: str) -> Tensor:
         """Log depth of modality ``m`` in standard deviations of the training cells, (cells,)."""
         centre, spread = self.get_buffer(f"depth_{m}")
-        return (torch.log1p(batch.counts[m].sum(1).clamp(min=0)) - centre) / spread
+        return (log_depth(batch, m) - centre) / spread
 
     def _led_by(self) -> list[str]:
         """The modalities whose projections are the reference: the one asked for, or all."""
@@ -167,12 +184,16 @@ class SailerX(CrossModalModel):
         assert isinstance(found, Projection)
         return found
 
+    def _places(self, batch: Batch) -> Places:
+        """Of every modality, in its projection; a modality that no cell has is left out of the sums, not of the dictionary."""
+        return {m: Place(self._projection(m)(batch), log_depth(batch, m), batch.present[m]) for m in self.vocabulary}
+
     def _reference_width(self) -> int:
         if self.vocabulary.reference is not None:
             return self.vocabulary.reference.width
         return sum(self._projection(m).width for m in self._led_by())
 
-    def _reference(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _reference(self, batch: Batch, places: Places) -> tuple[Tensor, Tensor]:
         """The reference embedding, rows of length 1, (cells, width), and which cells have one.
 
         Of several modalities side by side, each by the root of its reliability, so that a cosine is the mean of theirs.
@@ -183,23 +204,23 @@ class SailerX(CrossModalModel):
         parts, known = [], torch.zeros(len(batch), dtype=torch.bool, device=batch.present[self.lead].device)
         for m in self._led_by():
             there = batch.present[m]
-            parts.append(self._projection(m)(batch) * self.get_buffer(f"reliable_{m}").sqrt() * there[:, None])
+            parts.append(places[m].place * self.get_buffer(f"reliable_{m}").sqrt() * there[:, None])
             known = known | there
         return F.normalize(torch.cat(parts, 1), dim=1), known
 
-    def _wanted(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _wanted(self, batch: Batch, places: Places) -> tuple[Tensor, Tensor]:
         """Cosines that pairs of cells shall have, and how far each pair's is known, (n, n) both.
 
         Of the modalities that both cells of a pair have: the part that one of them lacks says nothing about how alike they are,
         and counted as a cosine of zero it would drive cells with one modality away from cells with several.
         """
         if self.vocabulary.reference is not None:
-            reference, known = self._reference(batch)
+            reference, known = self._reference(batch, places)
             return cosines(reference, reference), (known[:, None] & known[None]).float()
         total = torch.zeros(len(batch), len(batch), device=batch.present[self.lead].device)
         share = torch.zeros_like(total)
         for m in self._led_by():
-            place, there = self._projection(m)(batch), batch.present[m]
+            place, there = places[m].place, batch.present[m]
             both = self.get_buffer(f"reliable_{m}") * (there[:, None] & there[None]).float()
             total, share = total + both * (place @ place.T), share + both
         return total / share.clamp(min=1e-9), share
@@ -219,8 +240,8 @@ class SailerX(CrossModalModel):
 
     # The latent
 
-    def _posteriors(self, batch: Batch) -> dict[str, Gaussian]:
-        return {m: self.encoders[m](batch) for m in self.vocabulary if bool(batch.present[m].any())}
+    def _posteriors(self, batch: Batch, places: Places) -> dict[str, Gaussian]:
+        return {m: self.encoders[m](batch, places[m].place) for m in self.vocabulary if bool(batch.present[m].any())}
 
     def _product(self, posteriors: dict[str, Gaussian], shown: dict[str, Tensor], by_trust: bool = False) -> Gaussian:
         """Product of the Gaussians of the ``shown`` modalities and the prior (Wu & Goodman 2018), (cells, latent) each.
@@ -279,7 +300,8 @@ class SailerX(CrossModalModel):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Reconstruction of every modality a cell has from those shown, divergence, similarity, invariance."""
-        s, posteriors = self.settings, self._posteriors(batch)
+        s, places = self.settings, self._places(batch)
+        posteriors = self._posteriors(batch, places)
         mean, log_variance = self._product(posteriors, self._shown(batch))
         z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp() if self.training else mean
         losses = {}
@@ -294,19 +316,21 @@ class SailerX(CrossModalModel):
         if s.mutual_information and len(batch) > 1:
             losses["mutual_information"] = s.mutual_information * ramp * mutual_information(mean, log_variance)
         if len(batch) > 1:
-            losses |= self._structure(batch, posteriors, ramp)
+            losses |= self._structure(batch, places, posteriors, ramp)
         if self.training:
             self.get_buffer("seen").add_(len(batch))
             self._remember(posteriors, batch)
         return losses
 
-    def _structure(self, batch: Batch, posteriors: dict[str, Gaussian], ramp: float) -> dict[str, Tensor]:
+    def _structure(
+        self, batch: Batch, places: Places, posteriors: dict[str, Gaussian], ramp: float
+    ) -> dict[str, Tensor]:
         """Losses over pairs: similar to the reference, jointly, alone and across modalities; depth not to be told."""
         s, found = self.settings, {}
         joint = self._product(posteriors, batch.present, by_trust=True)[0]
-        reference, known = self._reference(batch)
+        reference, known = self._reference(batch, places)
         if s.similarity and int(known.sum()) > 1:
-            (wanted, shared), trust = self._wanted(batch), self._trust(batch)
+            (wanted, shared), trust = self._wanted(batch, places), self._trust(batch)
             pairs = trust[:, None] * trust[None] * shared * self._same_batch(batch)
             total = unlikeness(wanted, cosines(joint, joint), pairs)
             means = {m: (p[0], batch.present[m].float()) for m, p in posteriors.items()}
@@ -314,6 +338,9 @@ class SailerX(CrossModalModel):
                 for b, has_b in list(means.values())[i:]:
                     total = total + unlikeness(wanted, cosines(a, b), pairs * has_a[:, None] * has_b[None])
             found["similarity"] = s.similarity * total
+        if self.placing is not None:
+            led = {m: places[m] for m in self._led_by()}
+            found["placing"] = self.placing.loss(F.normalize(joint, dim=1), led, self._covariates(batch))
         if s.invariance:
             direction, group = F.normalize(joint, dim=1), self._group(reference)
             terms = []
@@ -339,18 +366,26 @@ class SailerX(CrossModalModel):
     # Use
 
     def embed(self, batch: Batch) -> Tensor:
-        """Direction of the mean of the joint latent, rows of length 1, (cells, latent).
+        """Where a cell stands in the reference, rows of length 1, (cells, width of the reference).
 
-        Its length says how much is known of the cell, and with it the depth; the direction says what cell it is.
+        ``place`` parts of where it was measured to stand, depth and batch taken out, the rest where the latent puts it; what was
+        not measured is as the latent puts it.  Where the reference is an embedding of the file, which new cells need not have, or
+        ``place`` is 0: the direction of the latent's mean, (cells, latent).  Its length, how much is known of a cell, is depth.
         """
-        posteriors = self._posteriors(batch)
-        if not posteriors:
-            return torch.zeros(len(batch), self.settings.latent, device=batch.present[self.lead].device)
-        return F.normalize(self._product(posteriors, batch.present, by_trust=True)[0], dim=1)
+        places = self._places(batch)
+        posteriors = self._posteriors(batch, places)
+        direction = torch.zeros(len(batch), self.settings.latent, device=batch.present[self.lead].device)
+        if posteriors:
+            direction = F.normalize(self._product(posteriors, batch.present, by_trust=True)[0], dim=1)
+        if self.placing is None:
+            return direction
+        led = {m: places[m] for m in self._led_by()}
+        embedded: Tensor = self.placing(direction, led, self._covariates(batch), self.settings.place)
+        return embedded
 
     def weights(self, batch: Batch) -> Tensor:
-        """Share of each modality in the precision of the cell's latent, mean over dimensions, (cells, modalities)."""
-        posteriors = self._posteriors(batch)
+        """Share of each modality in the cell's embedding, (cells, modalities): in its place, and in the latent's precision."""
+        posteriors = self._posteriors(batch, self._places(batch))
         empty = torch.zeros(len(batch), self.settings.latent, device=batch.present[self.lead].device)
         factor = {m: self._discount(m) for m in self.vocabulary}
         own = [
@@ -358,15 +393,19 @@ class SailerX(CrossModalModel):
             for m in self.vocabulary
         ]
         precision = torch.stack(own, 2)
-        shares = precision / precision.sum(2, keepdim=True).clamp(min=1e-9)
-        return shares.mean(1)
+        latent = (precision / precision.sum(2, keepdim=True).clamp(min=1e-9)).mean(1)
+        if self.placing is None:
+            return latent
+        shares = {m: self.settings.place * self.placing.share(m) for m in self.vocabulary}
+        measured = torch.stack([shares[m] * batch.present[m].float() for m in self.vocabulary], 1)
+        return measured + (1 - measured.sum(1, keepdim=True)) * latent
 
     def impute(self, batch: Batch, modality: str) -> Tensor:
         """Counts as log1p of the expected CP10k, which can be taken back to shares (a prediction, to be held against noisy
         measurements, is the expectation of their log).  Peaks are those of a cell of this depth: the unit is the probability
         that *this* cell shows the peak open.
         """
-        mean = self._product(self._posteriors(batch), batch.present)[0]
+        mean = self._product(self._posteriors(batch, self._places(batch)), batch.present)[0]
         kind, own = self.vocabulary[modality], self.settings.own
         if kind.likelihood != fields.NB:
             expected = self._decoded(mean, modality, self._depth(batch, modality))
@@ -379,7 +418,8 @@ class SailerX(CrossModalModel):
         return torch.log1p(CP * torch.lerp(shares, measured, part))
 
     def predict(self, batch: Batch, source: str, target: str) -> Tensor:
-        mean = self._product({source: self.encoders[source](batch)}, batch.present)[0]
+        posterior = self.encoders[source](batch, self._projection(source)(batch))
+        mean = self._product({source: posterior}, batch.present)[0]
         return self._decoded(mean, target)
 
     def _head(self, modality: str) -> Head:
@@ -397,6 +437,11 @@ class SailerX(CrossModalModel):
     def _decoded(self, mean: Tensor, modality: str, depth: Tensor | None = None) -> Tensor:
         expected: Tensor = self._head(modality).expected(self._outputs(mean, modality, depth))
         return expected
+
+
+def log_depth(batch: Batch, m: str) -> Tensor:
+    """log1p of the counts of modality ``m``, (cells,)."""
+    return torch.log1p(batch.counts[m].sum(1).clamp(min=0))
 
 
 def leading(settings: SailerXSettings, vocabulary: Vocabulary) -> str:

@@ -44,8 +44,9 @@ class Encoder(nn.Module):
         self.out = nn.Linear(settings.hidden, 2 * settings.latent)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, batch: Batch) -> Gaussian:
-        hidden = self.first(self.projection(batch) * self.projection.width**0.5)
+    def forward(self, batch: Batch, place: Tensor) -> Gaussian:
+        """``place``: the projection of the batch, which others need as well."""
+        hidden = self.first(place * self.projection.width**0.5)
         if self.wide is not None:
             hidden = hidden + self.wide(self.hide(self._values(batch)))
         mean, log_variance = self.out(self.body(hidden)).chunk(2, 1)
