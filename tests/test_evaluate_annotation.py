@@ -23,7 +23,7 @@ from xmodal.cli.report import command as report
 from xmodal.errors import InputRefused, UsageRefused
 from xmodal.reporting.multiqc_sections import sections
 from xmodal.reporting.report_inputs import Given, read
-from xmodal.scores import annotation_evaluation, annotation_input
+from xmodal.scores import annotation_evaluation, annotation_files, annotation_input
 from xmodal.scores import annotation_measures as measures
 from xmodal.scores.annotation_texts import METHODS, OF_CALLS, OF_METHODS, TEXTS
 from xmodal.scores.annotation_verdicts import judge
@@ -243,6 +243,20 @@ def test_labels_of_another_program_are_scored(tmp_path: Path) -> None:
         result.methods["annotation"]["accuracy"] == pytest.approx(6 / 7) and "hit3" not in result.methods["annotation"]
     )
     assert "share_unknown" not in result.methods["annotation"]
+
+
+def test_finer_known_types_are_judged_by_descent(tmp_path: Path) -> None:
+    adata = small.cells(12, types=("CD4 T", "CD8 T", "B"))
+    adata.obs["fine"] = [T_CELL if t == "B" else TYPES[str(t)] for t in adata.obs["cell_type"]]
+    own = labelled(small.cells(12, types=("CD4 T", "CD8 T", "B")), right=1.0, candidates=(B, MONOCYTE, NEURON))
+    own.obs["ct_top"] = [f"{T_CELL}=0.9|{B}=0.1|{MONOCYTE}=0.0"] * 24 + [f"{B}=0.9|{T_CELL}=0.1|{MONOCYTE}=0.0"] * 12
+    result = scored(own, adata, tmp_path, cells="all", label_key="fine")
+    about = annotation_files.describe(result)
+    assert about["possible"] == 0.0 and about["methods"]["annotation"]["on_path"] == pytest.approx(2 / 3, abs=1e-4)
+    assert any("not among the candidates" in n for n in about["notes"])
+    found = judge(about)
+    assert found.level == "open" and "67 %" in found.headline
+    assert judge({**about, "methods": {"annotation": {"accuracy": 0, "macro_f1": 0, "on_path": 0.2}}}).level == "poor"
 
 
 def test_another_release_is_named(tmp_path: Path) -> None:

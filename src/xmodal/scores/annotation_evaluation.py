@@ -34,7 +34,8 @@ Strings = npt.NDArray[Any]
 class Result:
     """Scores of each method and what a reader must know of them.
 
-    ``bins``: calibration, ``risks``: risk by coverage, of the methods that give probabilities; ``types``: of the truth.
+    ``bins``: calibration, ``risks``: risk by coverage, of the methods that give probabilities; ``types``: of the truth;
+    ``possible``: share of the scored cells whose type is among the candidates.
     """
 
     scene: Scene
@@ -43,6 +44,7 @@ class Result:
     bins: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     risks: dict[str, list[list[float]]] = field(default_factory=dict)
     types: list[dict[str, Any]] = field(default_factory=list)
+    possible: float = 1.0
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
@@ -60,6 +62,7 @@ def evaluate(
         result.note(text)
     _say_releases(result, ontology)
     truth = found.truth[found.scored]
+    _say_possible(result, truth)
     row = found.row[found.scored]
     guesses = {OWN: _rows(annotation.guess, row), **_floors(mdata, result, settings, seed)}
     if annotation.votes is not None:
@@ -85,6 +88,18 @@ def _say_releases(result: Result, ontology: Ontology | None) -> None:
         result.note(
             f"the labels are of {said.get('source')} ({said.get('version')}), they are compared by {ontology.title}; names may "
             "have changed between the two"
+        )
+
+
+def _say_possible(result: Result, truth: Strings) -> None:
+    """Known types that could not be named: candidates may be coarser or finer than the truth."""
+    able = _possible(OWN, truth, result)
+    result.possible = float(able.mean())
+    if not able.all():
+        many = len(np.unique(truth[~able].astype(str)))
+        result.note(
+            f"{many} of {len(np.unique(truth.astype(str)))} known types ({(~able).sum()} cells) are not among the candidates, so "
+            "none of these labels counts as right; on_path says how many are right up to how finely types were told apart"
         )
 
 

@@ -62,6 +62,7 @@ def describe(result: Result) -> dict[str, Any]:
         "cells": int(found.scored.sum()),
         "training_cells": int(found.train.sum()),
         "label_key": found.key,
+        "possible": round(result.possible, DIGITS),
         "candidates": {k: candidates[k] for k in ("kind", "root", "number") if k in candidates},
         "methods": {m: {k: round(v, DIGITS) for k, v in s.items()} for m, s in result.methods.items()},
         "types": [_rounded(row) for row in result.types],

@@ -9,6 +9,7 @@ from xmodal.scores.annotation_texts import LOGISTIC, NEIGHBORS, OWN
 
 EQUAL, CLOSE = 0.01, 0.05  # of accuracy and F1: another draw of a few hundred cells moves them by the first
 CALIBRATED = 0.05  # error of the probabilities that nobody notices in use
+HALF = 0.5  # of the cells: where the types of fewer are candidates, whether a label is exactly right says nothing
 USEFUL = 0.5  # accuracy below which most labels are wrong
 ADVICE = {
     "good": "Use the labels, and treat those below a probability you can live with as open.",
@@ -35,6 +36,10 @@ def judge(about: dict[str, Any]) -> LabelVerdict:
     seen = _seen(own)
     if "accuracy" not in own:
         return LabelVerdict("open", "Nothing says how many of the labels are right.", seen, ADVICE["open"])
+    if about.get("possible", 1.0) < HALF and "on_path" in own:
+        level = "open" if own["on_path"] >= USEFUL else "poor"
+        said = f"{100 * own['on_path']:.0f} % of the labels are right up to how finely types were told apart"
+        return LabelVerdict(level, f"Most known types are not among the candidates; {said}.", seen, ADVICE[level])
     plain = {m: methods[m] for m in (LOGISTIC, NEIGHBORS) if "accuracy" in methods.get(m, {})}
     said = f"{100 * own['accuracy']:.0f} % of the cells are named rightly (F1, mean over types: {own['macro_f1']:.2f})"
     if not plain:
