@@ -20,7 +20,7 @@ def cells(seed: int = 0) -> tuple[torch.Tensor, ...]:
     batch = F.one_hot(torch.randint(0, 2, (CELLS,), generator=draw), 2).float()
     moves = torch.randn(TYPES, WIDTH, generator=torch.Generator().manual_seed(5))  # the same in all cells
     place = 6 * F.one_hot(kind, WIDTH).float() + 0.7 * torch.randn(CELLS, WIDTH, generator=draw)
-    place = place + 0.3 * (depth - kind)[:, None] * moves[kind] + 0.3 * batch[:, :1] * moves[(kind + 1) % TYPES]
+    place = place + 0.3 * (depth - kind)[:, None] * moves[kind] + 0.8 * batch[:, :1] * moves[(kind + 1) % TYPES]
     return F.normalize(place, dim=1), kind, depth, batch
 
 
@@ -36,12 +36,12 @@ def told(place: torch.Tensor, kind: torch.Tensor, about: torch.Tensor) -> float:
 
 def test_depth_and_batch_go_and_types_stay() -> None:
     place, _, depth, batch = cells()
-    level = Levelled(WIDTH, 2)
+    level = Levelled(WIDTH, 2, groups=TYPES)
     level.prepare(place, depth, batch)
     new, new_kind, new_depth, new_batch = cells(1)
-    assert told(new, new_kind, new_depth) > 0.3 and told(new, new_kind, new_batch[:, 0]) > 0.25
+    assert told(new, new_kind, new_depth) > 0.2 and told(new, new_kind, new_batch[:, 0]) > 0.25
     out = level(new, new_depth, new_batch)
-    assert told(out, new_kind, new_depth) < 0.12 and told(out, new_kind, new_batch[:, 0]) < 0.12
+    assert told(out, new_kind, new_depth) < 0.15 and told(out, new_kind, new_batch[:, 0]) < 0.15
     means = torch.stack([out[new_kind == k].mean(0) for k in range(TYPES)])
     assert (torch.cdist(out, means).argmin(1) == new_kind).float().mean() > 0.99
     torch.testing.assert_close(out.norm(dim=1), torch.ones(CELLS))

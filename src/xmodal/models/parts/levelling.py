@@ -17,18 +17,19 @@ class Levelled(nn.Module):
     """Places (cells, width), rows of length 1, less what depth and batch tell of them within the group of the cell.
 
     Ridge of the place on the log depth, its square and the batch, in each k-means group of the training cells.  Over all cells
-    depth is state as well (large cells have more RNA); within a group it is not, so states stay (mouse cortex: R2 of the log
-    depth within types .12 before, .01 after, types by 15 neighbours as before).
+    depth is state as well (large cells have more RNA); within a group it is not, so states stay.  Where depth moves cells more
+    than their states do, the groups themselves follow it, and much of it stays.
+    Mouse cortex: R2 of the log depth within types .12 before, .01 after, by trees; types by 15 neighbours as before.
     """
 
-    def __init__(self, width: int, batches: int) -> None:
+    def __init__(self, width: int, batches: int, groups: int = GROUPS) -> None:
         super().__init__()
         self.batches = batches
         columns = POWERS + batches
         self.register_buffer("depth", torch.tensor([0.0, 1.0]))  # mean and spread of the log depth
-        self.register_buffer("centres", torch.zeros(GROUPS, width))
-        self.register_buffer("means", torch.zeros(GROUPS, columns))
-        self.register_buffer("slopes", torch.zeros(GROUPS, columns, width))
+        self.register_buffer("centres", torch.zeros(groups, width))
+        self.register_buffer("means", torch.zeros(groups, columns))
+        self.register_buffer("slopes", torch.zeros(groups, columns, width))
 
     def forward(self, place: Tensor, log_depth: Tensor, batch: Tensor) -> Tensor:
         """``log_depth``: (cells,); ``batch``: (cells, batches), as the decoders take it.  A place of zeros stays one."""
@@ -52,7 +53,7 @@ class Levelled(nn.Module):
             return
         self.get_buffer("depth").copy_(torch.stack([log_depth.mean(), log_depth.std().clamp(min=1e-3)]))
         columns, wide = self._columns(log_depth, batch).double(), place.double()
-        many = min(GROUPS, len(place) // CELLS_OF_GROUP)
+        many = min(len(self.get_buffer("centres")), len(place) // CELLS_OF_GROUP)
         found = KMeans(many, n_init=1, random_state=0).fit(wide.numpy())
         self.get_buffer("centres").fill_(1e3)  # nobody's
         penalty = RIDGE * torch.eye(columns.shape[1], dtype=torch.float64)
