@@ -124,6 +124,24 @@ def test_page_says_what_was_done(page: str) -> None:
         assert words in text, words
 
 
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ("plateau", "the epoch with the lowest validation loss (2) is the one that was kept."),
+        ("onecycle", "the last epoch is the one that was kept, for the learning rate falls until then."),
+    ],
+)
+def test_which_epoch_was_kept_is_said_as_it_was(tmp_path: Path, schedule: str, words: str) -> None:
+    folder = training_folder(tmp_path / "training")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["settings"]["schedule"] = schedule
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert run("--training", folder, "--output", tmp_path / "r.html").exit_code == 0
+    page = (tmp_path / "r.html").read_text()
+    assert words in page
+    assert "3 s on cpu, 1 thread<" in page
+
+
 def test_hostile_names_are_escaped(page: str) -> None:
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
     assert "<b>x</b>" not in page and "<i>given</i>" not in page and "c &amp; &lt;d&gt;" in page

@@ -24,7 +24,7 @@ GLOSSARY = {
     "Marker": "A feature that is higher in one group of cells than in all others.",
 }
 SHARE, WEIGHT, BATCH = "share_", "weight_", "batch_"  # columns of clusters.tsv, a modality or batch behind
-MOST_BATCHES = 8  # columns that a page has room for
+MOST_BATCHES = 8  # columns that a table of their own has room for
 
 
 def glossary(inputs: Inputs) -> dict[str, str]:
@@ -116,6 +116,7 @@ def embedded(found: Embedded) -> Content:
         "rows": [cluster(row, table) for row in table.to_dict("records")],
         "labelled": "label" in table,
         "label_key": about.get("label_key"),
+        "batches": batches(table),
         "unseen": sum(c.startswith(BATCH) for c in table) > MOST_BATCHES,
     }
 
@@ -145,19 +146,27 @@ def heads(table: pd.DataFrame) -> list[str]:
     return [_head(c) for c in _columns(table)]
 
 
+def batches(table: pd.DataFrame) -> Content | None:
+    """Names of the batches, and their shares of each cluster; None where there are none, or too many for a page."""
+    columns = [c for c in table if c.startswith(BATCH)]
+    if not 0 < len(columns) <= MOST_BATCHES:
+        return None
+    rows = [(row["cluster"], [percent(row[c]) for c in columns]) for row in table.to_dict("records")]
+    return {"heads": [c.removeprefix(BATCH) for c in columns], "rows": rows}
+
+
 def _columns(table: pd.DataFrame) -> list[str]:
-    """What is worth a column: shares that differ from one, weights, and batches where they are few."""
+    """What is worth a column: shares that differ from one, and weights."""
     shares = [c for c in table if c.startswith(SHARE) and c != f"{SHARE}unlike" and (table[c] < 1).any()]
     weights = [c for c in table if c.startswith(WEIGHT) and table[c].notna().any()]
     unlike = [c for c in (f"{SHARE}unlike",) if c in table]
-    batches = [c for c in table if c.startswith(BATCH)]
-    return [*shares, *weights, *unlike, *(batches if len(batches) <= MOST_BATCHES else [])]
+    return [*shares, *weights, *unlike]
 
 
 def _head(column: str) -> str:
     if column == f"{SHARE}unlike":
         return "Unlike"
-    for start, title in ((SHARE, "With {}"), (WEIGHT, "Weight of {}"), (BATCH, "Batch {}")):
+    for start, title in ((SHARE, "With {}"), (WEIGHT, "Weight of {}")):
         if column.startswith(start):
             return title.format(shown(column.removeprefix(start)))
     return column
@@ -215,7 +224,8 @@ def provenance(inputs: Inputs) -> list[tuple[str, str]]:
     rows = []
     for part in inputs.evaluations:
         said = (part.embedding or {}).get("provenance") or {}
-        rows += [(f"{part.name}, embedding: {k.replace('_', ' ')}", plain(v)) for k, v in said.items() if v]
+        names = {k: k.replace("_sha256", " SHA-256").replace("_", " ") for k in said}
+        rows += [(f"{part.name}, embedding: {names[k]}", plain(v)) for k, v in said.items() if v]
     for found in inputs.embeddings:
         said = {"model": found.about.get("model"), "checkpoint SHA-256": found.about.get("checkpoint_sha256")}
         rows += [(f"embedding {found.name}: {k}", plain(v)) for k, v in said.items() if v]

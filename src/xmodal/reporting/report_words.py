@@ -250,6 +250,7 @@ def training(part: Training) -> dict[str, Any]:
     """Facts, settings and filters of one training."""
     m = part.metrics
     split, timing = m.get("split") or {}, m.get("timing") or {}
+    threads = f"{number(timing.get('threads'))} {'thread' if timing.get('threads') == 1 else 'threads'}"
     facts = {
         "Model": m.get("model"),
         "Predicts": ", ".join(f"{s} → {t}" for s, t in m.get("directions") or []),
@@ -260,9 +261,7 @@ def training(part: Training) -> dict[str, Any]:
         "Epochs (kept)": f"{number(m.get('epochs'))} ({number(m.get('best_epoch'))})" if m.get("epochs") else None,
         "Parameters": m.get("parameters"),
         "Peak-gene links": m.get("links"),
-        "Time": f"{number(timing.get('train_s'))} s on {timing.get('device')}, {number(timing.get('threads'))} threads"
-        if timing
-        else None,
+        "Time": f"{number(timing.get('train_s'))} s on {timing.get('device')}, {threads}" if timing else None,
         "Memory": f"{number(timing.get('peak_mib'))} MiB" if timing.get("peak_mib") else None,
     }
     return {
@@ -271,6 +270,7 @@ def training(part: Training) -> dict[str, Any]:
         "settings": m.get("settings") or {},
         "filters": m.get("filters") or {},
         "best_epoch": m.get("best_epoch"),
+        "last_is_kept": (m.get("settings") or {}).get("schedule") == "onecycle",
     }
 
 
