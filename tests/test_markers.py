@@ -451,7 +451,11 @@ def refused(folder: Path, adata: ad.AnnData, *options: Any) -> str:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ((), "obs has no column 'xmodal_cluster' (`xmodal embed` writes it)"),
+        (
+            (),
+            "obs has no column 'xmodal_cluster' (`xmodal embed` writes it). What to do: run xmodal embed first, or name the "
+            "groups with --group-by COLUMN; there are: kind, donor",
+        ),
         (("--group-by", "knd"), "did you mean 'kind'?"),
         (("--group-by", "same"), "'same' has one group only ('x')"),
         (("--group-by", "empty"), "no cell with a value"),

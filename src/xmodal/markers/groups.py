@@ -89,9 +89,16 @@ def _samples(obs: pd.DataFrame, settings: MarkerSettings) -> tuple[str | None, t
 def _column(obs: pd.DataFrame, name: str, where: str) -> pd.Series:
     if name in obs:
         return obs[name]
-    do = near(name, list(obs.columns)) if len(obs.columns) else "obs has no columns at all"
-    embed = " (`xmodal embed` writes it)" if name == CLUSTER else ""
-    raise InputRefused(f"obs has no column '{name}'{embed}", where=where, do=do)
+    columns = [str(c) for c in obs.columns]
+    if name != CLUSTER:
+        do = near(name, columns) if columns else "obs has no columns at all"
+        raise InputRefused(f"obs has no column '{name}'", where=where, do=do)
+    others = f"; there are: {', '.join(columns[:20])}" if columns else ""  # what is like its name has no groups
+    raise InputRefused(
+        f"obs has no column '{name}' (`xmodal embed` writes it)",
+        where=where,
+        do=f"run xmodal embed first, or name the groups with --group-by COLUMN{others}",
+    )
 
 
 def _coded(column: pd.Series, name: str, where: str, most: int = MOST_GROUPS) -> tuple[tuple[str, ...], Index]:
