@@ -45,6 +45,13 @@ CT_CLUSTER_LABEL, CT_CLUSTER_SCORE = "ct_cluster_label", "ct_cluster_score"  # b
 CT_CLUSTER_AGREEMENT = "ct_cluster_agreement"  # share of its cells whose own label that is
 ANNOTATION_ABOUT = "xmodal_annotation"  # uns: provenance
 
+# obs of generated cells
+SOURCE, GENERATED = "source", "generated"  # where a cell is from: none of these was measured
+PROMPT = "prompt"  # what was asked for; also the column of a table of prompts
+NEAREST, NEAREST_NAME = "nearest_type", "nearest_type_name"  # the training type whose text is nearest: its id, its name
+NEAREST_COSINE = "nearest_cosine"  # of the prompt's text and that type's
+EXTRAPOLATING = "extrapolating"  # True where the prompt is of no training type
+
 RNA, ATAC, PROTEIN = "rna", "atac", "protein"
 GENE_ID = "gene_id"  # var of rna: Ensembl id, where known
 CHROM, START, END = "chrom", "start", "end"  # var of atac; 0-based, half-open
@@ -64,6 +71,7 @@ UNITS = {
 PREPARED_SCHEMA = "xmodal-prepared/1"
 EMBEDDING_SCHEMA, IMPUTED_SCHEMA = "xmodal-embedding/1", "xmodal-imputed/1"
 ANNOTATION_SCHEMA = "xmodal-annotation/1"
+GENERATED_SCHEMA = "xmodal-generated/1"
 DESCRIPTIONS_SCHEMA, DECODER_SCHEMA = "xmodal-descriptions/1", "xmodal-decoder/1"
 CHECKPOINT_FORMAT = 1
 CHECKPOINT_FILE = "model.safetensors"
