@@ -135,7 +135,7 @@ def test_a_reference_of_the_file_leads(prepared: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     loaded = checkpoint.load(tmp_path / "m" / "model.safetensors")
     assert loaded.model.vocabulary.reference == Reference("X_mine", 4)
-    assert tuple(loaded.model.get_buffer("groups").shape) == (15, 4)
+    assert tuple(loaded.model.get_buffer("depths.groups").shape) == (15, 4)
     new = (
         "--checkpoint",
         tmp_path / "m" / "model.safetensors",

@@ -24,19 +24,19 @@ from xmodal.errors import SettingRefused
 from xmodal.models.base import CrossModalModel, GradientSettings, ModelSettings
 from xmodal.models.layers import drawn
 from xmodal.models.likelihoods import Head
+from xmodal.models.parts.confounders import Depths
 from xmodal.models.parts.experts import Decoder, Encoder, Gaussian
 from xmodal.models.parts.placing import Place, Placing
 from xmodal.models.parts.projections import Projection, reliability
 from xmodal.models.parts.similarity import cosines, dependence, mutual_information, unlikeness
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from xmodal.data.vocabulary import Vocabulary
 
 Places = dict[str, Place]
 OBSM = "obsm:"
-TRUST = (0.01, 0.99)  # quantiles of the log depth that count as no and full trust
-LEAST_TRUST = 0.05  # so that no cell is without structure
-GROUPS = 15  # k-means groups of the reference within which depth is taken out
 FEWEST, STEPS = 32, 15  # cells of a minibatch at least, minibatches of an epoch where there are few cells
 MOMENTUM = 0.05  # of the mean precisions
 WARM_UP = 0.3  # share of a cycle in which the regularisers rise
@@ -109,13 +109,10 @@ class SailerX(CrossModalModel):
         if vocabulary.reference is None and settings.place:  # new cells need not have a reference of the file
             widths = {m: self._projection(m).width for m in self._led_by()}
             self.placing = Placing(settings.latent, widths, batches)
-        self.register_buffer("groups", torch.zeros(GROUPS, self._reference_width()))
+        self.depths = Depths(list(vocabulary), self._reference_width(), self.lead)
         for m in vocabulary:
-            self.register_buffer(f"depth_{m}", torch.tensor([0.0, 1.0]))  # mean and spread of the log depth
-            self.register_buffer(f"group_depth_{m}", torch.zeros(GROUPS))
             self.register_buffer(f"reliable_{m}", torch.tensor(1 / len(vocabulary.modalities)))  # sum to one
             self.register_buffer(f"precision_{m}", torch.ones(()))  # mean over cells and dimensions
-        self.register_buffer("trust", torch.tensor([0.0, 1.0]))  # log depths of no and of full trust
         self.register_buffer("seen", torch.zeros((), dtype=torch.float64))  # cells trained on so far
         self.register_buffer("cells", torch.ones((), dtype=torch.float64))
 
@@ -132,48 +129,30 @@ class SailerX(CrossModalModel):
         for m in self.vocabulary:
             self.encoders[m].projection.prepare(cells)  # type: ignore[union-attr, operator]
             self.decoders[m].head.prepare(cells)  # type: ignore[union-attr, operator]
-            depth = torch.log1p(torch.from_numpy(cells.having(m).counts[m].sum(1)).float().ravel().clamp(min=0))
-            if len(depth) > 1:
-                self.get_buffer(f"depth_{m}").copy_(torch.stack([depth.mean(), depth.std().clamp(min=1e-3)]))
         noise = {m: reliability(cells, m, self.settings.reference_dimensions) for m in self.vocabulary}
         signal = {m: r / (1 - r) for m, r in noise.items()}
         for m in self.vocabulary:
             self.get_buffer(f"reliable_{m}").fill_(signal[m] / sum(signal.values()))
         some = cells.subset(drawn(len(cells), 1, 20_000))
-        parts = [some.batch(slice(i, i + 512)) for i in range(0, len(some), 512)]
-        every = [self._places(b) for b in parts]
-        self._prepare_groups(parts, every)
+        places, reference, known, covariates = self._small(
+            some.batch(slice(i, i + 512)) for i in range(0, len(some), 512)
+        )
+        self.depths.prepare(places, reference, known)
         if self.placing is not None:
-            places = {m: Place.joined([p[m] for p in every]) for m in self._led_by()}
-            covariates = torch.cat([self._covariates(b) for b in parts])
-            self.placing.prepare(places, covariates, {m: signal[m] for m in places})
+            worth = {m: signal[m] for m in self._led_by()}
+            self.placing.prepare({m: places[m] for m in worth}, covariates, worth)
 
-    def _prepare_groups(self, parts: list[Batch], places: list[Places]) -> None:
-        """Groups of the reference, each group's mean depths, and which depths of the leading modality are to be trusted."""
-        from sklearn.cluster import KMeans
-
-        found = [self._reference(b, p) for b, p in zip(parts, places, strict=True)]
-        reference, known = torch.cat([r for r, _ in found]), torch.cat([k for _, k in found])
-        if int(known.sum()) < 2 * GROUPS:
-            return
-        centres = KMeans(GROUPS, n_init=1, random_state=0).fit(reference[known].double().numpy()).cluster_centers_
-        self.get_buffer("groups").copy_(torch.from_numpy(centres).float())
-        group = self._group(reference)
-        for m in self.vocabulary:
-            depth = torch.cat([self._depth(b, m) for b in parts])
-            there = torch.cat([b.present[m] for b in parts]) & known
-            for g in range(GROUPS):
-                if (mine := there & (group == g)).any():
-                    self.get_buffer(f"group_depth_{m}")[g] = depth[mine].mean()
-        depth = torch.cat([self._depth(b, self.lead) for b in parts])[known]
-        self.get_buffer("trust").copy_(torch.quantile(depth, torch.tensor(TRUST)))
+    def _small(self, batches: Iterable[Batch]) -> tuple[Places, Tensor, Tensor, Tensor]:
+        """Places, reference, which cells have one, covariates of all the batches, of which one at a time is dense."""
+        every, rest = [], []
+        for batch in batches:
+            every.append(self._places(batch))
+            rest.append((*self._reference(batch, every[-1]), self._covariates(batch)))
+        joined = {m: Place.joined([one[m] for one in every]) for m in self.vocabulary}
+        reference, known, covariates = (torch.cat(parts) for parts in zip(*rest, strict=True))
+        return joined, reference, known, covariates
 
     # What a cell's counts say besides its state
-
-    def _depth(self, batch: Batch, m: str) -> Tensor:
-        """Log depth of modality ``m`` in standard deviations of the training cells, (cells,)."""
-        centre, spread = self.get_buffer(f"depth_{m}")
-        return (log_depth(batch, m) - centre) / spread
 
     def _led_by(self) -> list[str]:
         """The modalities whose projections are the reference: the one asked for, or all."""
@@ -224,9 +203,6 @@ class SailerX(CrossModalModel):
             both = self.get_buffer(f"reliable_{m}") * (there[:, None] & there[None]).float()
             total, share = total + both * (place @ place.T), share + both
         return total / share.clamp(min=1e-9), share
-
-    def _group(self, reference: Tensor) -> Tensor:
-        return torch.cdist(reference, self.get_buffer("groups")).argmin(1)
 
     def _covariates(self, batch: Batch) -> Tensor:
         """One column for each batch of the training cells; a cell of another batch is a bit of each, (cells, batches)."""
@@ -307,7 +283,7 @@ class SailerX(CrossModalModel):
         losses = {}
         for m in posteriors:
             has = batch.present[m]
-            outputs = self.decoders[m](z, self._covariates(batch), self._depth(batch, m))
+            outputs = self.decoders[m](z, self._covariates(batch), self.depths.of(places[m], m))
             each = self.decoders[m].head.loss(outputs, batch)  # type: ignore[union-attr, operator]
             losses[m] = (each * has).sum() * len(self.vocabulary[m]) / len(batch)
         ramp = self._ramp()
@@ -330,7 +306,7 @@ class SailerX(CrossModalModel):
         joint = self._product(posteriors, batch.present, by_trust=True)[0]
         reference, known = self._reference(batch, places)
         if s.similarity and int(known.sum()) > 1:
-            (wanted, shared), trust = self._wanted(batch, places), self._trust(batch)
+            (wanted, shared), trust = self._wanted(batch, places), self.depths.trusted(places[self.lead])
             pairs = trust[:, None] * trust[None] * shared * self._same_batch(batch)
             total = unlikeness(wanted, cosines(joint, joint), pairs)
             means = {m: (p[0], batch.present[m].float()) for m, p in posteriors.items()}
@@ -342,21 +318,12 @@ class SailerX(CrossModalModel):
             led = {m: places[m] for m in self._led_by()}
             found["placing"] = self.placing.loss(F.normalize(joint, dim=1), led, self._covariates(batch))
         if s.invariance:
-            direction, group = F.normalize(joint, dim=1), self._group(reference)
-            terms = []
+            direction, terms = F.normalize(joint, dim=1), []
             for m in posteriors:
                 mine = batch.present[m] & known
-                rest = self._depth(batch, m) - self.get_buffer(f"group_depth_{m}")[group]
-                terms.append(dependence(direction[mine], rest[mine]))
+                terms.append(dependence(direction[mine], self.depths.beyond_group(places[m], m, reference)[mine]))
             found["invariance"] = s.invariance * ramp * torch.stack(terms).sum()
         return found
-
-    def _trust(self, batch: Batch) -> Tensor:
-        """How far a cell's place in the reference is to be trusted: its log depth between two quantiles, (cells,)."""
-        low, high = self.get_buffer("trust")
-        depth = (self._depth(batch, self.lead) - low) / (high - low).clamp(min=1e-6)
-        weight = depth.clamp(LEAST_TRUST, 1.0)
-        return torch.where(batch.present[self.lead], weight, torch.ones_like(weight))
 
     def _same_batch(self, batch: Batch) -> Tensor | float:
         """1 for pairs of one batch: between batches the reference's similarity is that of the batches as well."""
@@ -405,10 +372,11 @@ class SailerX(CrossModalModel):
         measurements, is the expectation of their log).  Peaks are those of a cell of this depth: the unit is the probability
         that *this* cell shows the peak open.
         """
-        mean = self._product(self._posteriors(batch, self._places(batch)), batch.present)[0]
+        places = self._places(batch)
+        mean = self._product(self._posteriors(batch, places), batch.present)[0]
         kind, own = self.vocabulary[modality], self.settings.own
         if kind.likelihood != fields.NB:
-            expected = self._decoded(mean, modality, self._depth(batch, modality))
+            expected = self._decoded(mean, modality, self.depths.of(places[modality], modality))
             measured = (batch.values[modality] > 0).float() if kind.scale == fields.BINARY else batch.values[modality]
             return torch.lerp(expected, measured, own * batch.present[modality][:, None].float())
         counts = batch.counts[modality]
