@@ -191,6 +191,8 @@ def test_evil_pickle(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         encoder.load(str(folder)).encode(TEXTS)
     assert not (tmp_path / "ran").exists()
+    torch.load(folder / "pytorch_model.bin", weights_only=False)
+    assert (tmp_path / "ran").exists()  # so it would have
 
 
 @pytest.mark.parametrize(
@@ -239,7 +241,9 @@ def harmed(folder: Path, harm: str) -> None:
         config.write_text(json.dumps({"model_type": "of_nobody", "hidden_size": 32}))
     elif harm == "code":
         said = json.loads(config.read_text())
-        config.write_text(json.dumps({**said, "model_type": "mine", "auto_map": {"AutoModel": "mine.Mine"}}))
+        config.write_text(
+            json.dumps({**said, "model_type": "mine", "auto_map": {"AutoModel": "mine.Mine", "AutoConfig": "mine.Own"}})
+        )
         (folder / "mine.py").write_text("raise SystemExit('this ran')\n")
     elif harm == "width":
         config.write_text(json.dumps({"model_type": "bert"}))

@@ -176,6 +176,9 @@ def _model(folder: Path, where: str) -> torch.nn.Module:
     import torch
     import transformers
 
+    for file in _weights(folder, where):
+        if file.endswith(".bin"):  # whatever the library does with it afterwards
+            torch.load(folder / file, map_location="meta", weights_only=True)
     progress = transformers.utils.logging
     shown, loudness = progress.is_progress_bar_enabled(), progress.get_verbosity()
     progress.disable_progress_bar()  # type: ignore[no-untyped-call]
