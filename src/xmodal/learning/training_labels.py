@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from xmodal.text.bank import TextBank
 
 log = logging.getLogger(__name__)
-PSEUDO = "label:"  # before a label that has no term; the ids of the bank know it so
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ def of_training(
         return None, None
     from xmodal.data.labels import labels_of
     from xmodal.text import bank, encoder, ontology
+    from xmodal.text.ontology import PSEUDO
 
     some = mdata
     if fields.SPLIT in mdata.obs:  # else a type of which all cells are test cells would count as known
