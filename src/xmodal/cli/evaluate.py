@@ -47,6 +47,11 @@ def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     help="In place of predictions: the labels (.h5ad or .h5mu) that `xmodal annotate` wrote.",
 )
 @click.option(
+    "--generated",
+    type=options.READABLE,
+    help="In place of predictions: the cells (.h5ad) that `xmodal generate` wrote.",
+)
+@click.option(
     "--ontology",
     type=options.READABLE,
     envvar="XMODAL_ONTOLOGY",
@@ -64,6 +69,7 @@ def command(
     predictions: dict[str, Path],
     embedding: Path | None,
     annotation: Path | None,
+    generated: Path | None,
     output_dir: Path,
     settings: EvaluationSettings,
     **rest: Any,
@@ -76,7 +82,7 @@ def command(
     """
     from xmodal import outputs
 
-    given = {"--prediction": predictions, "--embedding": embedding, "--annotation": annotation}
+    given = {"--prediction": predictions, "--embedding": embedding, "--annotation": annotation, "--generated": generated}
     if sum(bool(value) for value in given.values()) != 1:
         raise UsageRefused(f"give one of {', '.join(given)}")
     if not predictions:
@@ -92,6 +98,8 @@ def command(
         _embedding(truth, embedding, output_dir, settings, rest)
     elif annotation is not None:
         _annotation(truth, annotation, output_dir, settings, rest)
+    elif generated is not None:
+        _generated(truth, generated, output_dir, settings, rest)
     else:
         _predictions(truth, predictions, output_dir, settings, rest)
 
@@ -158,4 +166,26 @@ def _annotation(
     content = annotation_files.results(result, mdata, settings, rest["seed"], timing)
     annotation_files.write(output_dir, content, rest["overwrite"])
     for line in annotation_files.summary(content):
+        click.echo(line)
+
+
+def _generated(
+    truth: Path, generated: Path, output_dir: Path, settings: EvaluationSettings, rest: dict[str, Any]
+) -> None:
+    import time
+
+    from xmodal.data import io
+    from xmodal.scores import annotation_files, generation_evaluation, generation_files, generation_input
+
+    start = time.monotonic()
+    ontology = annotation_files.ontology_of(rest["ontology"])
+    given = generation_input.read_generated(generated)
+    if rest["checkpoint"] is not None:
+        generation_input.require_checkpoint(rest["checkpoint"], given)
+    mdata = io.read_cells(truth)
+    result = generation_evaluation.evaluate(mdata, given, settings, ontology, rest["seed"])
+    timing = {"evaluate_s": round(time.monotonic() - start, 2), "threads": rest["threads"]}
+    content = generation_files.results(result, mdata, settings, rest["seed"], timing)
+    generation_files.write(output_dir, content, rest["overwrite"])
+    for line in generation_files.summary(content):
         click.echo(line)

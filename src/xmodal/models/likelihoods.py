@@ -70,6 +70,26 @@ def expected_log(shares: npt.NDArray[np.float64], depth: float) -> npt.NDArray[n
     return out
 
 
+def log_nb(x: Tensor, log_mean: Tensor, log_theta: Tensor, dropout_logit: Tensor | None = None) -> Tensor:
+    """Log probability of the counts ``x`` of each cell, summed over features, (cells,); zero-inflated by ``dropout_logit``.
+
+    ``log_mean`` (cells, features); ``log_theta`` and ``dropout_logit`` (features,).  Every entry has log p(0) = theta
+    (log theta - log(theta + mean)); only the few counts above zero need the gamma functions, which are most of the cost.
+    """
+    log_sum = torch.logaddexp(log_theta.expand_as(log_mean), log_mean)
+    zero = log_theta.exp() * (log_theta - log_sum)  # log p(0) of the negative binomial
+    cell, feature = x.nonzero(as_tuple=True)
+    some, theta = x[cell, feature], log_theta.exp()[feature]
+    above = torch.lgamma(some + theta) - torch.lgamma(theta) - torch.lgamma(some + 1)
+    above = above + some * (log_mean - log_sum)[cell, feature]
+    if dropout_logit is not None:
+        dropped, kept = F.logsigmoid(dropout_logit), F.logsigmoid(-dropout_logit)
+        mixed = torch.logaddexp(dropped.expand_as(zero), kept + zero)
+        above = above + (kept + zero - mixed)[cell, feature]
+        zero = mixed
+    return zero.sum(1).index_add(0, cell, above)
+
+
 class Head(nn.Module):
     """Turns decoder outputs (cells, features) into a loss for each cell and an expectation on the modality's scale.
 
@@ -118,25 +138,9 @@ class Head(nn.Module):
         return -self._log_nb(counts, log_mean)
 
     def _log_nb(self, x: Tensor, log_mean: Tensor) -> Tensor:
-        """Mean log probability of the counts of each cell, (cells,).
-
-        Every entry has log p(0) = theta (log theta - log(theta + mean)); only the few counts above zero need the gamma
-        functions, which are most of the cost.
-        """
-        log_theta = self.log_dispersion.clamp(-6, 6)
-        log_sum = torch.logaddexp(log_theta.expand_as(log_mean), log_mean)
-        zero = log_theta.exp() * (log_theta - log_sum)  # log p(0) of the negative binomial
-        cell, feature = x.nonzero(as_tuple=True)
-        some, theta = x[cell, feature], log_theta.exp()[feature]
-        above = torch.lgamma(some + theta) - torch.lgamma(theta) - torch.lgamma(some + 1)
-        above = above + some * (log_mean - log_sum)[cell, feature]
-        if self.counts == fields.ZINB:
-            dropped, kept = F.logsigmoid(self.dropout_logit), F.logsigmoid(-self.dropout_logit)
-            mixed = torch.logaddexp(dropped.expand_as(zero), kept + zero)
-            above = above + (kept + zero - mixed)[cell, feature]
-            zero = mixed
-        total = zero.sum(1).index_add(0, cell, above)
-        return total / x.shape[1]
+        """Mean log probability of the counts of each cell, (cells,)."""
+        dropout = self.dropout_logit if self.counts == fields.ZINB else None
+        return log_nb(x, log_mean, self.log_dispersion.clamp(-6, 6), dropout) / x.shape[1]
 
     def expected(self, outputs: Tensor, plain: bool = False) -> Tensor:
         """Expectation of log1p CP10k (``plain``: log1p of the expectation), probability, or value; (cells, features)."""

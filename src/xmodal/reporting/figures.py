@@ -159,7 +159,7 @@ def profiles(points: pd.DataFrame) -> Figure:
         part = points[points["kind"] == kind]
         for label, (colour, marker) in styles.items():
             own = part[part["label"].astype(str) == label]
-            axis.scatter(own["umap1"], own["umap2"], s=7, c=colour, marker=marker, lw=0, alpha=0.8, label=_short(label))
+            axis.scatter(own["umap1"], own["umap2"], s=7, c=colour, marker=marker, lw=0, alpha=0.8, label=shortened(label))
         axis.set_title("measured profiles" if kind == "true" else "predicted profiles, same cells")
         axis.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2" if kind == "true" else "")
     if list(styles) != [""]:
@@ -210,7 +210,8 @@ def learning(history: pd.DataFrame, best_epoch: int) -> Figure:
     return figure
 
 
-def _short(label: str, most: int = 22) -> str:
+def shortened(label: str, most: int = 22) -> str:
+    """A label that fits a legend."""
     text = (label or "(no label)").replace("$", r"\$")  # matplotlib would read it as mathematics
     text = text if len(text) <= most else text[: most - 1] + "…"
     return text if not text.startswith("_") else " " + text

@@ -271,17 +271,35 @@ def _key(mdata: MuData, annotation: Annotation, asked: str | None) -> str:
 def known_terms(
     mdata: MuData, key: str, annotation: Annotation, ontology: Ontology | None, notes: list[str]
 ) -> Strings:
-    """The id of what each cell is known to be, (cells,), "" for cells without a label.
-
-    By the truth's own column of ids where each label has one id there, as the labels were taken in training, by the ontology,
-    by the names that the annotation lists; a label that is none of these is ``label:VALUE``.
-    """
-    column = mdata.obs[key]
-    text = column.astype(object).where(column.notna(), "").astype(str).to_numpy(object)
-    own = _ids_of_labels(mdata, key, text)
+    """The id of what each cell is known to be, (cells,), "" for cells without a label; see :func:`ids_of`."""
     trained = annotation.said("trained") or {}
     taken = dict(zip(trained.get("values") or (), trained.get("terms") or (), strict=False))
-    named = {n.casefold(): t for t, n in annotation.names.items()}
+    found = ids_of(mdata, key, taken, annotation.names, ontology)
+    column = labels_in(mdata, key)
+    without = sorted({v for v, t in zip(column, found, strict=True) if t == f"{PSEUDO}{v}" and v not in taken})
+    if without:
+        shown = ", ".join(without[:SHOWN]) + (", ..." if len(without) > SHOWN else "")
+        notes.append(
+            f"{len(without)} known labels have no term of the Cell Ontology, so no candidate is like them: {shown}"
+        )
+    return found
+
+
+def labels_in(mdata: MuData, key: str) -> Strings:
+    """Labels as text, (cells,), "" for none."""
+    column = mdata.obs[key]
+    return column.astype(object).where(column.notna(), "").astype(str).to_numpy(object)
+
+
+def ids_of(mdata: MuData, key: str, taken: dict[str, str], names: dict[str, str], ontology: Ontology | None) -> Strings:
+    """The id of each cell's label, (cells,), "" for cells without one.
+
+    By the truth's own column of ids where each label has one id there, as the labels were ``taken`` in training (label -> id),
+    by the ontology, by the ``names`` (id -> name) that the file lists; a label that is none of these is ``label:VALUE``.
+    """
+    text = labels_in(mdata, key)
+    own = _ids_of_labels(mdata, key, text)
+    named = {n.casefold(): t for t, n in names.items()}
     place: dict[str, str] = {}
     for label in sorted(set(text)):
         if label.lower() in NO_LABEL:
@@ -291,12 +309,6 @@ def known_terms(
         found = own.get(label) or taken.get(label) or (f"CL:{is_id[1]}" if is_id else None)
         found = found or (ontology.find(label) if ontology is not None else None) or named.get(label.casefold())
         place[label] = found or f"{PSEUDO}{label}"
-    without = [v for v, t in place.items() if t == f"{PSEUDO}{v}" and v not in taken]
-    if without:
-        shown = ", ".join(without[:SHOWN]) + (", ..." if len(without) > SHOWN else "")
-        notes.append(
-            f"{len(without)} known labels have no term of the Cell Ontology, so no candidate is like them: {shown}"
-        )
     return np.array([place[t] for t in text], object)
 
 

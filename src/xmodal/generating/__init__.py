@@ -1,0 +1,1 @@
+"""Cells from a text."""
