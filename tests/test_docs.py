@@ -10,11 +10,12 @@ import shlex
 import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
-from conftest import XMODAL
+from conftest import XMODAL, call_xmodal
 from helpers_docs import PLACES, output_patterns, outputs_of_modules, published, with_parameters
 from xmodal import registry
 from xmodal.cli import cli
@@ -95,17 +96,42 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def readme_commands() -> list[str]:
-    text = (ROOT / "README.md").read_text()
+def commands_of(page: str) -> list[str]:
+    text = (ROOT / page).read_text()
     blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
     return [
         line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("xmodal ")
     ]
 
 
+LESS = {"simulate": ["--genes", "60", "--peaks", "90"], "train": ["--set", "epochs=2"]}
+
+
+def test_commands_of_the_joint_analysis_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they stand but for LESS and fewer cells, and then the lines of Python."""
+    monkeypatch.chdir(tmp_path)
+    commands = commands_of("docs/joint.md")
+    said = [c.split()[1] for c in commands]
+    assert said == [
+        *("simulate", "prepare", "train", "embed", "impute", "markers", "evaluate", "report", "embed"),
+    ]
+    for text in commands:
+        words = shlex.split(text)[1:]
+        fewer = ["--cells", "300"] if words[0] == "simulate" else []
+        done = call_xmodal(*words, *LESS.get(words[0], []), *fewer, "--quiet", "--threads", "1")
+        assert done.code == 0, f"{text}\n{done.err}"
+    page = (tmp_path / "report.html").read_text()
+    assert "<h1>Joint analysis</h1>" in page and "300 cells of joint were embedded together" in page
+    [lines] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/joint.md").read_text(), re.S)
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    found: dict[str, Any] = {}
+    exec(lines, found)
+    assert found["cells"]["rna"].layers["xmodal_imputed"].shape == found["cells"]["rna"].shape
+
+
 def test_readme_commands_run(tmp_path: Path) -> None:
     """As they stand, in their order; smaller cells and fewer epochs are the only change."""
-    commands = readme_commands()
+    commands = commands_of("README.md")
     assert {c.split()[1] for c in commands} >= {
         "simulate",
         "check",
@@ -117,7 +143,7 @@ def test_readme_commands_run(tmp_path: Path) -> None:
     }
     for text in commands:
         words = shlex.split(text)[1:]
-        more = {"simulate": ["--genes", "60", "--peaks", "90"], "train": ["--set", "epochs=2"]}.get(words[0], [])
+        more = LESS.get(words[0], [])
         done = subprocess.run(
             [XMODAL, *words, *more, "--quiet", "--threads", "1"],
             cwd=tmp_path,
