@@ -33,6 +33,7 @@ workflow {
             [
                 task: params.task,
                 outdir: params.outdir,
+                columns: params.subMap(['label_key', 'batch_key', 'sample_key']),
                 trials: sweepTrials(params, "${projectDir}/assets/schema_trials.json"),
                 shards: params.shards,
                 peaks: params.peaks ? file(params.peaks, checkIfExists: true) : [],

@@ -26,6 +26,7 @@ SCRIPT = """
 include { readJson        } from '%(root)s/subworkflows/local/utils_xmodal/values'
 include { readSamplesheet } from '%(root)s/subworkflows/local/utils_xmodal/main'
 include { withoutLatent   } from '%(root)s/subworkflows/local/utils_xmodal/joint'
+include { unusedColumns   } from '%(root)s/subworkflows/local/utils_xmodal/channels'
 include { hasClusters     } from '%(root)s/subworkflows/crossmodal/crossmodal_joint_embed/main'
 
 workflow {
@@ -35,6 +36,7 @@ workflow {
         found = readSamplesheet("${launchDir}/${name}.csv", schema, given.checkpoint, null, null, given.joint ? latentless : null)
         [name, [samples: found[0].size(), problems: found[1].collect { text -> "${text}".toString() }]]
     }
+    said.columns = unusedColumns([['type', 'batch'], ['lane']], [label_key: 'type', batch_key: 'lnae', sample_key: null])
     said.clusters = ['{}', '{"sizes": [30]}', '{"sizes": [20, 10]}'].collect { text ->
         json = file("${launchDir}/embedding.json")
         json.text = text
@@ -117,6 +119,10 @@ def test_a_sheet_and_all_that_is_wrong_with_it(said: dict[str, dict[str, list[st
 
 def test_there_are_no_markers_of_one_cluster(said: dict[str, list[bool]]) -> None:
     assert said["clusters"] == [True, False, True]  # of a stub nothing is known
+
+
+def test_a_column_that_no_sample_has_is_told(said: dict[str, list[str]]) -> None:
+    assert said["columns"] == ["--batch_key lnae: no sample has such a column of groups, so it is not used"]
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------

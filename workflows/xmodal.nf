@@ -8,6 +8,7 @@ include { XMODAL_REPORT } from '../modules/crossmodal/xmodal/report/main'
 include { groupsIn      } from '../subworkflows/local/utils_xmodal/channels'
 include { reportOf      } from '../subworkflows/local/utils_xmodal/channels'
 include { resultsOf     } from '../subworkflows/local/utils_xmodal/channels'
+include { unusedColumns } from '../subworkflows/local/utils_xmodal/channels'
 include { versionsText  } from '../subworkflows/local/utils_xmodal/main'
 
 workflow XMODAL {
@@ -16,7 +17,7 @@ workflow XMODAL {
     val_checkpoint // path: a trained model, or []
     val_gene_table // path: gene positions, or []
     val_links      // path: peak-gene links, or []
-    val_options    // map: task, outdir, trials (of a sweep, or []), shards, peaks (path or []), skip_multiqc, multiqc_configs (paths, the later ones win)
+    val_options    // map: task, outdir, columns (by parameter), trials (of a sweep, or []), shards, peaks (path or []), skip_multiqc, multiqc_configs (paths, the later ones win)
 
     main:
     // Every file is looked at first; what is refused there costs no training.
@@ -30,6 +31,9 @@ workflow XMODAL {
         .map { meta, json, files -> [meta + [groups: groupsIn(json)], files] }
 
     if (val_options.task == 'joint') {
+        if (!workflow.stubRun) {
+            ch_checked.map { meta, _files -> meta.groups }.toList().subscribe { groups -> unusedColumns(groups, val_options.columns).each { text -> log.warn(text) } }
+        }
         JOINT(ch_checked, val_checkpoint, val_gene_table, val_links, val_options.peaks)
         ch_results = JOINT.out.results
     }

@@ -29,6 +29,13 @@ def groupsIn(json) {
     return (found.files ?: []).collectMany { about -> about.labels ? about.labels.keySet() : [] }.unique().sort()
 }
 
+// Sentences on columns that were asked for and that no sample has; of cells to learn from XMODAL_PREPARE refuses that.
+// groups: of each sample its columns of obs; columns: a map of parameter to column, or null
+def unusedColumns(groups, columns) {
+    return columns.findAll { _name, column -> column != null && !(column in groups.flatten()) && column != 'xmodal_sample' }
+        .collect { name, column -> "--${name} ${column}: no sample has such a column of groups, so it is not used".toString() }
+}
+
 // Results of a channel [meta, path] for the report: [what they are, what they are called, path].
 def resultsOf(kind, channel) {
     return channel.map { _meta, path -> [kind, path.name, path] }
