@@ -30,6 +30,8 @@ COMMANDS = (
     Command("markers", "Find the features that mark each group of cells.", True, True),
     Command("embed", "Embed cells with any of the modalities together, and cluster them.", True, True),
     Command("annotate", "Name the type of each cell, with its Cell Ontology id.", False, False, "being wrapped"),
+    Command("describe", "Describe groups of cells, or cells, in words with their evidence.", False, False, "being wrapped"),
+    Command("generate", "Write cells that fit a text.", False, False, "being wrapped"),
     Command("impute", "Write denoised values of what was measured.", True, True),
     Command("evaluate", "Score predictions against the truth and against controls.", True, True),
     Command(

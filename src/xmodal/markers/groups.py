@@ -86,6 +86,11 @@ def _samples(obs: pd.DataFrame, settings: MarkerSettings) -> tuple[str | None, t
     return key, names, codes
 
 
+def coded(obs: pd.DataFrame, name: str, where: str, most: int = MOST_GROUPS) -> tuple[tuple[str, ...], Index]:
+    """Groups of a column in their natural order, and the code of each cell, -1 for none; refused where these are no groups."""
+    return _coded(_column(obs, name, where), name, where, most)
+
+
 def _column(obs: pd.DataFrame, name: str, where: str) -> pd.Series:
     if name in obs:
         return obs[name]

@@ -1,0 +1,1 @@
+"""Cells in words: evidence measured in the cells, sentences that each name theirs, and decoders that word them."""
