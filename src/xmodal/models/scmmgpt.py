@@ -340,7 +340,10 @@ class ScMMGPT(CrossModalModel):
         return torch.sigmoid(self._familiarity(self.read(batch), batch))
 
     def explain(self, batch: Batch, candidates: Sequence[str]) -> Tensor:
-        """Gradient x input: what each gene's counts add to the best candidate's logit, (cells, genes)."""
+        """What the genes of a cell add to the best candidate's logit, (cells, genes): gradient x value above the mean cell's.
+
+        Beside a cell without counts those would lead that every cell has; what a cell has not adds nothing.
+        """
         if self.settings.cell_model.startswith(EMBEDDING) and not self.settings.genes:
             raise NotApplicable("a model of an embedding alone reads no genes; train it with --set genes=0.5")
         values = batch.values[fields.RNA].detach().clone().requires_grad_(True)
@@ -348,4 +351,5 @@ class ScMMGPT(CrossModalModel):
             logits = self.scores(replace(batch, values={**batch.values, fields.RNA: values}), candidates)
             best = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
             (gradient,) = torch.autograd.grad(best, values)
-        return gradient * values.detach()
+        above = values.detach() - self.genes.get_buffer("mean")
+        return torch.where(values.detach() > 0, gradient * above, 0.0)
