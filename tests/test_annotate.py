@@ -18,6 +18,7 @@ import scipy.sparse as sp
 import helpers_annotation as small
 from conftest import Ran, call_xmodal
 from helpers_annotation import CD4, CD8, LEUKOCYTE, LYMPHOCYTE, MONOCYTE, NEURON, ODD, SEEN, T_CELL, TYPES, B, Toy
+from helpers_text import tiny_bert
 from xmodal import registry
 from xmodal.annotating import candidates, clusters, decisions
 from xmodal.annotating.candidates import Family
@@ -611,3 +612,68 @@ def test_settings_say_what_they_are() -> None:
     assert AnnotateSettings().least() == 0.5 and AnnotateSettings(threshold="0.25").least() == 0.25
     with pytest.raises(UsageRefused, match="--root"):
         AnnotateSettings(root=B).require_fit()
+
+
+# ---- with the model that is installed
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with cells of five types, what was learned from them, and the cells of seven types to name."""
+    folder = tmp_path_factory.mktemp("trained")
+    known = tuple(n for n, t in TYPES.items() if t in SEEN)
+    adata = small.cells(60, types=known, seed=7)
+    ids = [TYPES[str(t)] for t in adata.obs["cell_type"]]
+    adata.obs["cell_type_ontology_term_id"] = ["unknown" if i == ODD else i for i in ids]
+    adata.write_h5ad(folder / "rna.h5ad")
+    small.cells(24, seed=8, prefix="new").write_h5ad(folder / "new.h5ad")
+    small.ontology_file(folder / "cl.tsv")
+    quiet = ["--quiet", "--threads", 1]
+    made = call_xmodal("prepare", "--rna", folder / "rna.h5ad", "--output", folder / "prepared.h5mu", *quiet)
+    assert made.code == 0, made.err
+    quick = [
+        f"--set={k}" for k in ("epochs=8", "members=2", "folds=0", "hidden=16", "components=8", "generator_passes=0")
+    ]
+    texts = ["--ontology", folder / "cl.tsv", "--text-model", tiny_bert(folder / "bert"), "--label-key", "cell_type"]
+    made = call_xmodal(
+        "train", folder / "prepared.h5mu", "--model", "scmmgpt", "--output-dir", folder / "m", *quick, *texts, *quiet
+    )
+    assert made.code == 0, made.err
+    return folder
+
+
+def test_cells_are_named_by_the_trained_model(trained: Path, tmp_path: Path) -> None:
+    model, more = trained / "m/model.safetensors", ["--ontology", trained / "cl.tsv", "--text-model", trained / "bert"]
+    out = annotated(model, trained / "new.h5ad", tmp_path / "a.h5ad", "--report-dir", tmp_path / "seen", *more)
+    truth = np.array([TYPES[str(t)] for t in out.obs["cell_type"]])
+    ids = out.obs["cell_type_ontology_term_id"].astype(str).to_numpy()
+    assert (ids[truth == B] == B).mean() > 0.8 and (ids[truth == MONOCYTE] == MONOCYTE).mean() > 0.8
+    assert (out.obs["ct_label"][truth == ODD] == "odd ones").mean() > 0.8
+    seen = np.isin(truth, SEEN)
+    assert out.obs["ct_known"][seen].mean() > out.obs["ct_known"][~seen].mean() + 0.2
+    genes = pd.read_csv(tmp_path / "seen/genes.tsv", sep="\t")
+    first = genes[genes["label"] == "B cell"]["gene"].head(4)
+    assert set(first) <= {f"G{i}" for i in range(2 * small.PER_TYPE, 3 * small.PER_TYPE)}
+    again = annotated(model, trained / "new.h5ad", tmp_path / "b.h5ad")
+    assert (tmp_path / "a.h5ad").read_bytes() == (tmp_path / "b.h5ad").read_bytes() and again.n_obs == out.n_obs
+    every = annotated(model, trained / "new.h5ad", tmp_path / "c.h5ad", "--candidates", "all", "--root", "CL:0000255")
+    said = json.loads(every.uns["xmodal_annotation"]["settings"])
+    assert NEURON in said["candidates"]["ids"] and said["thresholds"].keys() == {
+        "reject",
+        "penalty",
+        "temperature",
+        "least",
+    }
+
+
+def test_what_the_trained_model_named_is_scored(trained: Path, tmp_path: Path) -> None:
+    model, prepared = trained / "m/model.safetensors", trained / "prepared.h5mu"
+    annotated(model, prepared, tmp_path / "a.h5ad", "--split", "test")
+    done = call_xmodal(
+        *("evaluate", prepared, "--annotation", tmp_path / "a.h5ad", "--output-dir", tmp_path / "o"),
+        *("--ontology", trained / "cl.tsv", "--checkpoint", model, "--threads", 1),
+    )
+    assert done.code == 0, done.err
+    about = json.loads((tmp_path / "o/metrics.json").read_text())["annotation"]
+    assert about["methods"]["annotation"]["accuracy"] > 0.7 and about["model"] == "scmmgpt"
+    assert about["cells"] == ad.read_h5ad(tmp_path / "a.h5ad").n_obs and "logistic" in about["methods"]

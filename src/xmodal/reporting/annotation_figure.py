@@ -19,6 +19,7 @@ COLOURS = {fields.ASSIGNED: "#0072B2", fields.COARSE: "#E69F00", fields.UNKNOWN:
 OTHERS = "#b8c0c8"
 MOST_LABELS = 25  # bars; the rest is one
 MOST_POINTS = 40_000  # more only cover each other
+FEWEST = 8  # bars that there is room for
 NAME = 34  # signs of a label
 Floats = npt.NDArray[np.float64]
 
@@ -72,7 +73,7 @@ def _composition(axis: Axes, rows: list[dict[str, Any]]) -> None:
     for i, total in enumerate(start):
         axis.text(total + 0.02 * most, i, f"{int(total):,}", va="center", fontsize=7.5)
     axis.set_yticks(order, [short(r["label"]) for r in rows], fontsize=8)
-    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.set_ylim(max(len(rows), FEWEST) - 0.4, -0.6)  # few labels are no reason for thick bars
     axis.set_xlim(0, 1.18 * most)
     axis.set_xticks([])
     axis.tick_params(length=0)

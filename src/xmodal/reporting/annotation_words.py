@@ -90,7 +90,7 @@ def _row(row: Content) -> Content:
         "label": row["label"],
         "term": "-" if row[fields.TERM] == fields.UNKNOWN else row[fields.TERM],
         "cells": int(row["cells"]),
-        "share": float(row["share"]),
+        "share": f"{100 * row['share']:.1f} %",
         "coarse": int(row[fields.COARSE]),
         "score": float(row["mean_score"]),
     }

@@ -22,7 +22,7 @@ TABLES: dict[str, list[str]] = {
     "variable_features": ["sample", "feature", "mean", "sd", "reliability", "trust"],
     "clusters": ["sample", "cluster", "cells", "label", "label_share"],
     "top_markers": ["sample", "modality", "group", "rank", "feature", "log2fc", "auroc", "padj"],
-    "cell_types": ["sample", "label", "term", "cells", "share", "coarse", "mean_score"],
+    "cell_types": ["sample", "label", "term", "cells", "coarse", "mean_score"],
     "findings": ["level", "where", "what"],
 }
 OWN = (*(f"{kind}*.png" for kind in KINDS), *(f"{name}.tsv" for name in TABLES))
@@ -131,7 +131,7 @@ def tables(content: dict[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
         ],
         "top_markers": [row for m in content["marked"] for row in m["top"]],
         "cell_types": [
-            (a["name"], *(row[k] for k in ("label", "term", "cells", "share", "coarse", "score")))
+            (a["name"], *(row[k] for k in ("label", "term", "cells", "coarse", "score")))
             for a in content["named"]
             for row in a["rows"]
         ],
