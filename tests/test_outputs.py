@@ -96,6 +96,24 @@ def test_every_output_of_every_command_is_tried(command: str) -> None:
     assert written == {option for name, option in OUTPUTS if name.split()[0] == command}
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(c, o) for c, o in OUTPUTS if c in ("prepare", "predict", "merge", "embed", "impute") and o != "--overview"],
+)
+def test_inputs_are_never_replaced(command: str, option: str, tmp_path: Path) -> None:
+    """As cells.h5mu or cells.h5ad, under another name too."""
+    text, given = COMMANDS[command]
+    cells, other = tmp_path / "cells", tmp_path / given[option]
+    cells.write_text("")
+    other.symlink_to(cells)
+    words = text.replace("IN", str(cells)).split()
+    for name, value in given.items():
+        words += [name, str(other if name == option else tmp_path / "good" / value)]
+    done = call_xmodal(*words, "--overwrite")
+    assert done.code == 2 and f"{other} is an input and cannot be an output as well" in done.err
+    assert cells.read_text() == "" and not (tmp_path / "good").exists()
+
+
 def test_the_installed_command_says_it_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "cells").write_text("")
     cells = tmp_path / "cells"

@@ -20,7 +20,7 @@ def refuse_inputs(output: Path, *inputs: Path) -> None:
     """Raise :class:`UsageRefused` where ``output`` is one of the files that are read: it would be lost."""
     for given in inputs:
         if output.exists() and given.exists() and output.samefile(given):
-            raise UsageRefused(f"--output {output}: this is an input. What to do: give another name")
+            raise UsageRefused(f"{output} is an input and cannot be an output as well. What to do: give another name")
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

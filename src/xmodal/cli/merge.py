@@ -27,10 +27,10 @@ def command(
     from xmodal.outputs import refuse_existing, refuse_inputs, write_json
     from xmodal.predicting.merging import merge
 
-    refuse_existing(output, overwrite)
-    refuse_inputs(output, *parts)
-    if summary is not None:
-        refuse_existing(summary, overwrite)
+    for path in (output, summary):
+        if path is not None:
+            refuse_existing(path, overwrite)
+            refuse_inputs(path, *parts)
     found = merge(list(parts), output, overwrite)
     if summary is not None:
         write_json(summary, found, overwrite)

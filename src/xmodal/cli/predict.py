@@ -117,10 +117,10 @@ def command(
         )
     from xmodal.outputs import refuse_existing, refuse_inputs, write_json
 
-    refuse_existing(output, overwrite)
-    refuse_inputs(output, file, checkpoint)
-    if summary is not None:
-        refuse_existing(summary, overwrite)
+    for path in (output, summary):
+        if path is not None:
+            refuse_existing(path, overwrite)
+            refuse_inputs(path, file, checkpoint)
     if overview is not None:
         refuse_existing(overview, overwrite)
     from xmodal import devices

@@ -53,6 +53,7 @@ def command(
 
     for path in [p for p in (output, summary) if p]:
         outputs.refuse_existing(path, overwrite)
+        outputs.refuse_inputs(path, *(given for sample in files for given in sample.files.values()))
     mdata, facts = preparation.prepare(files, settings, seed)
     io.write_h5mu(mdata, output, overwrite)
     if summary:
