@@ -161,6 +161,8 @@ def interval_facts(loaded: checkpoint.Checkpoint, pair: tuple[str, str], level: 
 def choose_source(loaded: checkpoint.Checkpoint, mdata: MuData, request: Request) -> str:
     """The modality to predict from: the one given, or the only one that fits."""
     known, target = list(loaded.model.vocabulary), request.target
+    if not loaded.directions:
+        raise NotApplicable(f"model '{loaded.model.name}' does not predict; models that do: see `xmodal models`")
     if target not in known:
         raise UsageRefused(f"--to {target}: the checkpoint knows {', '.join(known)}")
     possible = [s for s, t in loaded.directions if t == target]
