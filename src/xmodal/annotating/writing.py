@@ -78,5 +78,7 @@ def write_report(folder: Path, found: Annotated) -> None:
         write_json(temporary / SUMMARY, tables.summary(found.about))
         drawn = annotation_figure.annotation(tables.summary(found.about), tables.columns(found), places)
         (temporary / PICTURE).write_bytes(figures.png(drawn))
-        inputs = report_inputs.Inputs(annotations=[report_inputs.annotated(temporary, Path(os.path.abspath(folder)).name)])
+        inputs = report_inputs.Inputs(
+            annotations=[report_inputs.annotated(temporary, Path(os.path.abspath(folder)).name)]
+        )
         (temporary / PAGE).write_text(report.render(report.view(inputs, TITLE)), encoding="utf-8")
