@@ -89,7 +89,7 @@ class ScMMGPT(CrossModalModel):
 
     name = "scmmgpt"
     summary = "scMMGPT: cells and the texts of their types in one space; names, describes and generates cells."
-    source = "scMMGPT, arXiv:2503.11743"
+    source = "scMMGPT, arXiv:2503.09427"
     Settings = ScMMGPTSettings
     has_latent = True
     reference_in_use = True
