@@ -54,7 +54,9 @@ class Source:
     def read(self, start: int, stop: int) -> tuple[sp.csr_matrix, npt.NDArray[np.float32]]:
         """Counts of its genes, (stop - start, genes of the file), and total counts; refused where they are no counts."""
         with io.refusing(self.path), h5py.File(self.path, "r") as file:
-            rows = read_rows(file[self.place], start, stop, self.width)[:, self.columns]
+            rows = read_rows(file[self.place], start, stop, self.width)
+            if len(self.columns) < self.width:
+                rows = rows[:, self.columns]
             if not contracts.is_counts(rows):
                 raise InputRefused(f"cells {start} to {stop} are no counts", where=str(self.path), do=RAW_COUNTS)
             depth = file[self.depth][start:stop] if self.depth else contracts.totals(rows)
