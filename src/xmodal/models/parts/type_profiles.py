@@ -1,4 +1,4 @@
-"""What cells of each type are made of: shares of their counts, as far as few and shallow cells can tell; and their depths."""
+"""What cells of each type are made of, as shares of their counts, and how deep they are."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import scipy.sparse as sp
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 MIN_CELLS = 20  # a profile is a mean over at least so many cells
-FANO = (1.0, 20.0)  # least and most variance of a count over its mean
-ALIKE = 0.1  # types differ in every feature by a tenth of its share at least
+PSEUDO = 0.05  # counts of the mean that a type gets besides its own, for each feature
+HALF = 0.5  # count, so that no share is zero
 DEPTHS = 50  # quantiles of the depths of a type
-FEWER = 2  # types below which nothing says how much they differ
 
 
 def sums(counts: Any, codes: Ints, types: int) -> Array:
@@ -28,43 +27,15 @@ def sums(counts: Any, codes: Ints, types: int) -> Array:
 def shares(counts: Any, codes: Ints, types: int) -> Array:
     """Share of each feature in the counts of each type, (types, features), rows sum to 1.
 
-    Empirical Bayes, feature by feature: shares of the types are draws from a gamma distribution whose spread is what the types
-    differ by beyond noise; a feature that they do not differ in is pooled, a marker is left as it is.  Counts vary more than a
-    Poisson's (Fano factor of the feature within types), so they say that much less.  Types of fewer than 20 cells get the mean.
+    Each type gets some counts of the mean over all cells besides its own, so that a feature that few cells show is pooled and a
+    marker stays.  A type of fewer than 20 cells gets that mean alone.
     """
     total = sums(counts, codes, types)  # (types, features)
-    cells = np.bincount(codes[codes >= 0], minlength=types)
-    many = cells >= MIN_CELLS
-    rates = total / np.maximum(total.sum(1, keepdims=True), 1)
-    mean = rates[many].mean(0) if many.any() else total.sum(0)
-    mean = np.maximum(mean, 0.5 / max(total.sum(), 1))
+    mean = total.sum(0) + HALF
     mean /= mean.sum()
-    if many.sum() < FEWER:
-        return np.tile(mean, (types, 1))
-    fano = _fano(counts, codes, rates, total.sum(0))
-    depth = total.sum(1, keepdims=True)
-    noise = (np.maximum(rates[many], mean) * fano / depth[many]).mean(0)
-    between = np.square(rates[many] - mean).sum(0) / (many.sum() - 1) - noise
-    prior = mean**2 / np.maximum(between, np.square(ALIKE * mean))
-    found = np.tile(mean, (types, 1))
-    found[many] = (total[many] / fano + prior) / (depth[many] / fano + prior / mean)
-    out: Array = found / found.sum(1, keepdims=True)
-    return out
-
-
-def _fano(counts: Any, codes: Ints, rates: Array, total: Array) -> Array:
-    """Variance over mean of each feature within types, given the cells' depths, (features,).
-
-    Sum of (x - mu)^2 = sum x^2 - 2 sum x mu + sum mu^2, so that the matrix stays sparse.
-    """
-    rows = np.flatnonzero(codes >= 0)
-    x, own = counts[rows], codes[rows]
-    depth = np.asarray(x.sum(1), np.float64).ravel()
-    squares = np.asarray(x.multiply(x).sum(0), np.float64).ravel()
-    weighted = sums(sp.diags(depth) @ x, own, len(rates))  # (types, features): sum of depth * x
-    depths = np.bincount(own, depth**2, len(rates))
-    away = squares - 2 * (weighted * rates).sum(0) + (depths[:, None] * rates**2).sum(0)
-    found: Array = np.clip(away / np.maximum(total, 1), *FANO)
+    many = np.bincount(codes[codes >= 0], minlength=types) >= MIN_CELLS
+    own = np.where(many[:, None], total, 0) + PSEUDO * len(mean) * mean
+    found: Array = own / own.sum(1, keepdims=True)
     return found
 
 
