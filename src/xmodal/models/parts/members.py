@@ -39,8 +39,10 @@ class Members(nn.Module):
     @torch.no_grad()
     def leave_out(self, fold: Tensor, there: Tensor) -> None:
         """``fold`` (types,): the group's number less one that is not taught it; ``there`` (types,): has it any cells?"""
-        groups = torch.arange(-1, self.groups - 1, device=fold.device)
-        self.get_buffer("known").copy_((fold[None] != groups[:, None]) & there[None])
+        known = there.expand(self.groups, -1).clone()
+        for group in range(1, self.groups):
+            known[group] &= fold != group - 1
+        self.get_buffer("known").copy_(known)
 
     def hidden(self, x: Tensor, group: int | None = None) -> Tensor:
         """(members, cells, hidden), of one group or of all."""
