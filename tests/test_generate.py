@@ -23,7 +23,7 @@ from xmodal.models.parts.type_states import TypeStates, normal_scores
 PLACE = {t: i for i, t in enumerate(TYPES.values())}  # of the genes that only this type has
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small.saved(tmp_path_factory.mktemp("model"))
 
@@ -219,7 +219,7 @@ def test_shares_of_few_cells_are_pooled_and_markers_stay() -> None:
     assert np.abs(found[1, 9:] - true[1, 9:]).mean() < np.abs(raw[1, 9:] - true[1, 9:]).mean()
     mean = np.asarray(counts.sum(0)).ravel() + type_profiles.HALF
     np.testing.assert_allclose(found[2], mean / mean.sum())  # of 12 cells nothing is kept: what all have
-    assert np.abs(found[0] - found[2]).max() > 0.05
+    assert np.abs(found[0] - found[2]).max() > 0.03
 
 
 def test_depths_are_those_of_the_type() -> None:
