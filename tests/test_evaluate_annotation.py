@@ -225,6 +225,7 @@ def test_without_an_ontology_no_distance_is_scored(
     from xmodal.text import ontology_files
 
     monkeypatch.setattr(ontology_files, "find_spec", lambda _: None)
+    monkeypatch.delenv("XMODAL_ONTOLOGY", raising=False)
     done = given(files, tmp_path / "o", "--ontology", files / "cl.tsv")
     assert done.exit_code == 0
     bare = run(files / "truth.h5mu", "--annotation", files / "a.h5ad", "--output-dir", tmp_path / "p")
