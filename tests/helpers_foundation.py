@@ -12,7 +12,7 @@ WIDTH, HEADS, HIDDEN, LAYERS, BINS = 8, 2, 12, 2, 9
 SPECIAL = ("<pad>", "<cls>", "<eoc>")
 
 
-def scgpt(folder: Path, genes: list[str], flash: bool = True, most: int = 40) -> dict[str, torch.Tensor]:
+def scgpt(folder: Path, genes: list[str], flash: bool = True, most: int = 40, seed: int = 0) -> dict[str, torch.Tensor]:
     """``args.json``, ``vocab.json`` and ``best_model.pt`` with the names of the authors' weights; returns the weights."""
     folder.mkdir(parents=True, exist_ok=True)
     args = {"embsize": WIDTH, "nheads": HEADS, "d_hid": HIDDEN, "nlayers": LAYERS, "n_bins": BINS, "pad_value": -2}
@@ -28,7 +28,7 @@ def scgpt(folder: Path, genes: list[str], flash: bool = True, most: int = 40) ->
         shapes |= {f"{at}self_attn.{joint}weight": (3 * WIDTH, WIDTH), f"{at}self_attn.{joint}bias": (3 * WIDTH,)}
         shapes |= {**linear(f"{at}self_attn.out_proj", WIDTH, WIDTH), **linear(f"{at}linear1", WIDTH, HIDDEN)}
         shapes |= {**linear(f"{at}linear2", HIDDEN, WIDTH), **normal(f"{at}norm1"), **normal(f"{at}norm2")}
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     weights = {name: 0.5 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     torch.save(weights, folder / "best_model.pt")
     return weights

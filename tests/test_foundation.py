@@ -13,12 +13,16 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+import helpers_annotation as small
 import helpers_foundation as made
+from conftest import call_xmodal
 from helpers_data import PEAKS, cells
+from helpers_text import tiny_bert
 from xmodal import fields, foundation
 from xmodal.errors import InputRefused, UsageRefused
 from xmodal.foundation import geneformer, scgpt
 from xmodal.foundation.files import read_weights
+from xmodal.learning import checkpoint
 
 CPU = torch.device("cpu")
 GENES = [f"TMEM{i}A" for i in range(1, 31)]
@@ -218,6 +222,42 @@ def test_cells_that_do_not_fit_are_refused(counts: ad.AnnData, tmp_path: Path) -
         geneformer.embed(mouse, tmp_path / "g", CPU)
     with pytest.raises(InputRefused, match="no rna"):
         scgpt.embed(mu.MuData({"atac": cells(PEAKS, 5)}), tmp_path / "s", CPU)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with cells of five types, a small scGPT, and what was trained on the embedding of the cells by it."""
+    folder = tmp_path_factory.mktemp("trained")
+    adata = small.cells(30, types=tuple(n for n, t in small.TYPES.items() if t in small.SEEN), seed=7)
+    adata.write_h5ad(folder / "rna.h5ad")
+    small.ontology_file(folder / "cl.tsv")
+    made.scgpt(folder / "scgpt", list(adata.var_names))
+    texts = ["--ontology", folder / "cl.tsv", "--text-model", tiny_bert(folder / "bert"), "--label-key", "cell_type"]
+    quick = ("epochs=2", "members=1", "folds=0", "hidden=8", "components=4", "generator_passes=0", "genes=0")
+    settings = [part for change in (*quick, f"cell_model=scgpt:{folder / 'scgpt'}") for part in ("--set", change)]
+    prepared, quiet = folder / "prepared.h5mu", ("--quiet", "--threads", 1, "--device", "cpu")
+    done = call_xmodal("prepare", "--rna", folder / "rna.h5ad", "--output", prepared, *quiet)
+    assert done.code == 0, done.err
+    done = call_xmodal("train", prepared, "--model", "scmmgpt", "--output-dir", folder / "m", *settings, *texts, *quiet)
+    assert done.code == 0, done.err
+    return folder
+
+
+def test_training_and_annotation_read_the_foundation_model(trained: Path, tmp_path: Path) -> None:
+    model = trained / "m" / "model.safetensors"
+    header = checkpoint.read_header(model)
+    assert header["settings"]["cell_model"] == "obsm:X_scgpt" and str(trained) not in json.dumps(header)
+    assert header["training"]["cell_model"]["sha256"] == foundation.digest(f"scgpt:{trained / 'scgpt'}")
+    metrics = json.loads((trained / "m" / "metrics.json").read_text())
+    assert metrics["cell_model"] == header["training"]["cell_model"]
+    asked = ("annotate", trained / "rna.h5ad", "--checkpoint", model, "--output")
+    done = call_xmodal(*asked, tmp_path / "a.h5ad", "--cell-model", f"scgpt:{trained / 'scgpt'}", "--threads", 1)
+    assert done.code == 0, done.err
+    made.scgpt(tmp_path / "other", list(ad.read_h5ad(trained / "rna.h5ad").var_names), seed=1)
+    done = call_xmodal(*asked, tmp_path / "b.h5ad", "--cell-model", f"scgpt:{tmp_path / 'other'}", "--threads", 1)
+    assert done.code == 3 and "other weights of scgpt" in done.err
+    done = call_xmodal(*asked, tmp_path / "b.h5ad", "--threads", 1)
+    assert done.code == 3 and "X_scgpt" in done.err
 
 
 def test_no_network_is_asked(counts: ad.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

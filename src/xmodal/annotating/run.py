@@ -135,6 +135,7 @@ def _with_embedding(mdata: MuData, loaded: Checkpoint, spec: str | None, device:
     if reads is None or kind != reads.key:
         what = "the counts alone" if reads is None else f"obsm['{reads.key}']"
         raise UsageRefused(f"--cell-model {spec}: the checkpoint was trained on {what}; leave --cell-model out")
+    foundation.require_same(loaded.header["training"], spec, "--cell-model")
     return foundation.ensure(mdata, spec, device)[0]
 
 

@@ -42,13 +42,14 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
         outputs.refuse_existing(request.output_dir / name, request.overwrite)
     if request.state_dir is not None:
         outputs.refuse_existing(request.state_dir / fields.STATE_FILE, overwrite=True)
-    job = job_of(path, request, model_class, settings)
+    job = job_of(path, request, model_class, settings, device)
     request.output_dir.mkdir(parents=True, exist_ok=True)
     model = job.model_class.build(job.settings, job.vocabulary)
+    begun = {}
     if request.initial is not None:
         from xmodal.pretraining.initial import load_into
 
-        load_into(model, request.initial)
+        begun = {"initial": load_into(model, request.initial)}
     keeper = _keeper(request, run_digest(model, request.seed, (job.train, job.valid), device, request.initial))
     try:
         result = training.fit(model, job.train, job.valid, device, seed=request.seed, keeper=keeper)
@@ -58,6 +59,8 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
             **_metrics(model, result, job),
             "uncertainty": {f"{s} -> {t}": u.summary() for (s, t), u in errors.items()},
             "seed": request.seed,
+            **begun,
+            **({"cell_model": job.cell_model} if job.cell_model else {}),
             **({"cells_at_once": result.cells_at_once} if result.cells_at_once else {}),
             **({"trial": request.asked()} if request.trial else {}),
             "warnings": job.warnings + result.warnings + why,
@@ -118,7 +121,8 @@ def _write(
     """All three files or none: each under a temporary name, renamed when the last is written, the checkpoint last."""
     rows = [{"epoch": i + 1, **row} for i, row in enumerate(result.history)]
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["epoch", "train_loss", "valid_loss", "learning_rate"])
-    kept = ("split", "filters", "epochs", "best_epoch", "seed", "losses", "directions", "uncertainty", "trial")
+    kept = ["split", "filters", "epochs", "best_epoch", "seed", "losses", "directions", "uncertainty", "trial"]
+    kept += ["initial", "cell_model"]
     facts = {k: metrics[k] for k in kept if k in metrics}
     with (
         outputs.replacing(folder / fields.CHECKPOINT_FILE, True) as model_file,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from xmodal import fields, registry
+from xmodal import fields, foundation, registry
 from xmodal.data import contracts, io
 from xmodal.data.batches import Cells, cells_of
 from xmodal.data.vocabulary import Vocabulary, prepared_settings
@@ -21,6 +21,7 @@ from xmodal.learning.training_labels import LabelRequest
 from xmodal.models.base import GradientSettings
 
 if TYPE_CHECKING:
+    import torch
     from mudata import MuData
 
     from xmodal.models.base import CrossModalModel, ModelSettings
@@ -64,7 +65,10 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be trained on what.  ``fewer``: the training cells less those that only closed-form models learn from."""
+    """What is to be trained on what.  ``fewer``: the training cells less those that only closed-form models learn from.
+
+    ``cell_model``: the foundation model that embedded the cells, and the digest of its weights.
+    """
 
     model_class: type[CrossModalModel]
     settings: ModelSettings
@@ -76,12 +80,23 @@ class Job:
     split: dict[str, Any]
     about: dict[str, Any]
     warnings: list[str]
+    cell_model: dict[str, str] | None = None
 
 
-def job_of(path: Path, request: TrainRequest, model_class: type[CrossModalModel], settings: ModelSettings) -> Job:
-    """Read the cells, and settle which of them and which model; refuses what cannot be trained."""
+def job_of(
+    path: Path,
+    request: TrainRequest,
+    model_class: type[CrossModalModel],
+    settings: ModelSettings,
+    device: torch.device | None = None,
+) -> Job:
+    """Read the cells, and settle which of them and which model; refuses what cannot be trained.
+
+    ``device``: where a foundation model embeds the cells, if the settings name one.
+    """
     mdata = io.read_cells(path)
     about = _checked(mdata, path, model_class)
+    mdata, settings, cell_model = foundation.for_training(mdata, settings, device)
     warnings: list[str] = []
     vocabulary = _vocabulary(mdata, path, request, (model_class, settings), warnings)
     cells = cells_of(mdata, vocabulary)
@@ -106,7 +121,8 @@ def job_of(path: Path, request: TrainRequest, model_class: type[CrossModalModel]
         log.warning(warnings[-1])
     sizes = ", ".join(f"{m} {len(v)} features" for m, v in vocabulary.modalities.items())
     log.info("%s: %d training and %d validation cells; %s", model_class.name, len(train), len(valid), sizes)
-    return Job(model_class, settings, vocabulary, train, valid, fewer, list(directions), split, about, warnings)
+    parts = (train, valid, fewer)
+    return Job(model_class, settings, vocabulary, *parts, list(directions), split, about, warnings, cell_model)
 
 
 def _vocabulary(

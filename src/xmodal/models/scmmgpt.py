@@ -51,7 +51,8 @@ class ScMMGPTSettings(GeneratorSettings, PerceiverSettings):
     schedule: Literal["plateau", "onecycle"] = Field("onecycle", description="Course of the learning rate.")
     cell_model: str = Field(
         "builtin-mlp",
-        description="What is read of a cell: builtin-mlp (principal components), builtin (genes as tokens), obsm:KEY.",
+        description="What is read of a cell: builtin-mlp (principal components), builtin (genes as tokens), obsm:KEY, or a "
+        "foundation model on disk, scgpt:DIR or geneformer:DIR.",
     )
     components: int = Field(30, ge=2, description="Principal components of the genes.")
     hidden: int = Field(128, ge=4, description="Width of a member's hidden layer.")

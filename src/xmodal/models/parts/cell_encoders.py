@@ -194,4 +194,6 @@ def cell_encoder(settings: ScMMGPTSettings, vocabulary: Vocabulary, genes: Genes
         return Tokens(settings, vocabulary[fields.RNA])
     if asked.startswith(EMBEDDING) and vocabulary.reference is not None:
         return Embedding(vocabulary.reference.key, vocabulary.reference.width)
-    raise SettingRefused(f"--set cell_model={asked}: give {COMPONENTS}, {TOKENS}, or {EMBEDDING}KEY")
+    raise SettingRefused(
+        f"--set cell_model={asked}: give {COMPONENTS}, {TOKENS}, {EMBEDDING}KEY, scgpt:DIR or geneformer:DIR"
+    )
