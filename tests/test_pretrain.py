@@ -15,8 +15,10 @@ import scipy.sparse as sp
 import torch
 from safetensors.numpy import load_file
 
+import helpers_annotation as small
 from conftest import Ran, call_xmodal, stopping, terminated
 from helpers_data import PEAKS, cells, write, write_10x
+from helpers_text import tiny_bert
 from xmodal import fields
 from xmodal.data.vocabulary import Modality, Vocabulary
 from xmodal.errors import InputRefused, UsageRefused
@@ -151,6 +153,13 @@ def test_a_files_own_split_is_kept(tmp_path: Path) -> None:
     assert len(found.valid()) == int((split[5:] == "valid").sum())
     for got in [found.valid(), *found.epoch(1)]:
         assert got.counts[fields.RNA][:, 0].sum() == 0
+    mdata.obs[fields.SPLIT] = mdata.obs[fields.SPLIT].replace("valid", "train")  # as many do that keep no third part
+    mdata.write_h5mu(tmp_path / "two.h5mu")
+    found = streamed([tmp_path / "two.h5mu"])
+    assert len(found.valid()) == 5 and found.training == int((split[5:] != "test").sum()) - 5
+    assert sum(len(c) for c in found.epoch(1)) == found.training
+    for got in [found.valid(), *found.epoch(1)]:
+        assert got.counts[fields.RNA][:, 0].sum() == 0
 
 
 def test_files_of_every_kind_are_one_stream(tmp_path: Path) -> None:
@@ -277,7 +286,7 @@ def test_genes_are_also_found_by_their_ids() -> None:
 
 def test_what_does_not_fit_is_refused(made: Path, tmp_path: Path) -> None:
     path = made / "pretrained.safetensors"
-    with pytest.raises(InputRefused, match=r"width 16, this model asks for width 32.*--set width=32"):
+    with pytest.raises(InputRefused, match=r"width=16, this model asks for width=32.*--set width=32"):
         load_into(Reader(NAMES, width=32), path)
     with pytest.raises(InputRefused, match=r"knows 1 of the 4 genes.*same species"):
         load_into(Reader([NAMES[0], "Pvalb", "Sst", "Vip"]), path)
@@ -297,3 +306,24 @@ def test_what_does_not_fit_is_refused(made: Path, tmp_path: Path) -> None:
 
 def golden() -> str:
     return next(p.name for p in sorted((Path(__file__).parent / "golden").glob("*.safetensors")))
+
+
+def test_train_begins_with_it(tmp_path: Path) -> None:
+    """`xmodal train --init`: scmmgpt reads genes as tokens, from the first step with what was pretrained."""
+    adata = small.cells(30, types=tuple(n for n, t in small.TYPES.items() if t in small.SEEN), seed=7)
+    rna, prepared, out = tmp_path / "rna.h5ad", tmp_path / "prepared.h5mu", tmp_path / "out"
+    adata.write_h5ad(rna)
+    small.ontology_file(tmp_path / "cl.tsv")
+    assert pretrain([rna], out).code == 0
+    assert call_xmodal("prepare", "--rna", rna, "--output", prepared, "--quiet").code == 0
+    sizes = [part for k, v in SIZE.items() for part in ("--set", f"{k}={v}")]
+    quick = ("epochs=2", "members=1", "folds=0", "hidden=8", "components=4", "generator_passes=0", "cell_model=builtin")
+    texts = ["--ontology", tmp_path / "cl.tsv", "--text-model", tiny_bert(tmp_path / "bert")]
+    asked = ("train", prepared, "--model", "scmmgpt", "--label-key", "cell_type", *texts, "--threads", 1, "--quiet")
+    asked = (*asked, *(part for change in quick for part in ("--set", change)), "--device", "cpu")
+    done = call_xmodal(*asked, "--output-dir", tmp_path / "m", *sizes, "--init", out / "pretrained.safetensors")
+    assert done.code == 0, done.err
+    metrics = json.loads((tmp_path / "m" / "metrics.json").read_text())
+    assert metrics["initial"]["shared"] == metrics["initial"]["genes"] == small.GENES
+    done = call_xmodal(*asked, "--output-dir", tmp_path / "n", "--init", out / "pretrained.safetensors")
+    assert done.code == 3 and "train with --set latents=4 --set width=16" in done.err

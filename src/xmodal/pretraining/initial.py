@@ -72,13 +72,13 @@ def _encoder(model: CrossModalModel) -> Perceiver:
 def _require_size(encoder: Perceiver, given: Pretrained, path: Path) -> None:
     differ = [k for k in SHAPE if getattr(encoder.size, k) != getattr(given.size, k)]
     if differ:
-        here = ", ".join(f"{k} {getattr(encoder.size, k)}" for k in differ)
-        there = ", ".join(f"{k} {getattr(given.size, k)}" for k in differ)
+        here, there = (
+            [f"{k}={getattr(size, k)}" for k in differ] for size in (encoder.size, given.size)
+        )  # as they are set
         raise InputRefused(
-            f"the encoder in it has {there}, this model asks for {here}",
+            f"the encoder in it has {', '.join(there)}, this model asks for {', '.join(here)}",
             where=str(path),
-            do="train with the settings of the file, or pretrain with these: "
-            + " ".join(f"--set {k}={getattr(encoder.size, k)}" for k in differ),
+            do=f"train with --set {' --set '.join(there)}, or pretrain with --set {' --set '.join(here)}",
         )
 
 

@@ -59,8 +59,11 @@ class Stream:
     @property
     def training(self) -> int:
         """Cells that are trained on, where none is empty."""
-        own = [s.cells - len(h) for s, h in zip(self.sources, self.held, strict=True) if s.roles is None]
-        return sum(own) + sum(int((s.roles == TRAIN).sum()) for s in self.sources if s.roles is not None)
+        found = 0
+        for source, held in zip(self.sources, self.held, strict=True):
+            able = np.ones(source.cells, bool) if source.roles is None else source.roles == TRAIN
+            found += int(able.sum() - able[held].sum())
+        return found
 
     def order(self, epoch: int) -> list[list[Block]]:
         """The blocks of each round of an epoch."""
@@ -155,9 +158,10 @@ def _place(source: Source, known: dict[str, int]) -> sp.csr_matrix:
 
 
 def _held_out(sources: Sequence[Source], most: int, seed: int) -> list[Index]:
-    """Cells of each file to judge on: its own validation cells, or drawn from all cells of files without a split."""
+    """Cells of each file to judge on: validation cells of files' own splits, or drawn where no file has any."""
     own = any(s.roles is not None and (s.roles == VALID).any() for s in sources)
-    able = [_count(s, own) for s in sources]
+    role = VALID if own else TRAIN
+    able = [int((s.roles == role).sum()) if s.roles is not None else 0 if own else s.cells for s in sources]
     total = sum(able)
     wanted = min(most, total if own else int(total * VALID_SHARE))
     random = np.random.default_rng([seed, 0])  # epochs are counted from 1
@@ -165,15 +169,8 @@ def _held_out(sources: Sequence[Source], most: int, seed: int) -> list[Index]:
     held = []
     for source, n, number in zip(sources, able, np.diff(edges), strict=True):
         drawn: Index = np.sort(random.choice(n, number, replace=False, shuffle=False)) if n else np.zeros(0, np.int64)
-        held.append(np.flatnonzero(source.roles == VALID)[drawn] if source.roles is not None else drawn)
+        held.append(np.flatnonzero(source.roles == role)[drawn] if source.roles is not None else drawn)
     return held
-
-
-def _count(source: Source, own: bool) -> int:
-    """Cells of a file that may be judged on."""
-    if source.roles is None:
-        return 0 if own else source.cells
-    return int((source.roles == VALID).sum()) if own else 0
 
 
 def read_genes(path: Path) -> tuple[str, ...]:
