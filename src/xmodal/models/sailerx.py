@@ -74,7 +74,7 @@ class SailerXSettings(GradientSettings):
         description="Weight of a modality in the embedding: 0 as its encoder claims, 1 as its structure is reliable.",
     )
     place: float = Field(
-        0.7,
+        0.85,
         ge=0,
         le=1,
         description="Share of a cell's measured place in its embedding, depth and batch taken out; the rest is as the latent "
