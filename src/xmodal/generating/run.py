@@ -58,10 +58,10 @@ def run(
     device, seed = how
     generator.to(device)
     made = generated(generator, found, settings, seed)
-    shares = generator.get_buffer("log_shares").double().exp().cpu().numpy()
+    typical = generator.profiles()
     which = np.repeat(np.arange(len(found)), settings.cells)
     modality = loaded.model.vocabulary[fields.RNA]
-    result = Generated(found, which, made, modality, texts, generator.known.ids, shares, about)
+    result = Generated(found, which, made, modality, texts, typical, about)
     io.write_h5ad(writing.cells(result), outputs.file, outputs.overwrite)
     summary = _summary(result)
     if outputs.overview is not None:

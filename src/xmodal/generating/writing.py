@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal import fields
-from xmodal.data.transforms import to_scale
+from xmodal.data.transforms import CP, to_scale
 from xmodal.outputs import replacing_files, write_json
 from xmodal.predicting.measured import feature_frame
 from xmodal.predicting.overview import MOST_CELLS, MOST_FEATURES, places
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 
 PICTURE, PROMPTS, GENES, SUMMARY = OWN = ("generated.png", "prompts.tsv", "genes.tsv", "generated.json")
 MOST_GENES = 20  # of each prompt in the table
+DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)  # quantiles at which a type's profile is expected
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Generated:
     """Cells of all ``prompts``; ``which`` (cells,): the prompt of each; ``counts``: int32 CSR (cells, genes).
 
-    ``typical`` (types, genes): shares of the counts of the training types that were met; ``types``: their ids.
+    ``typical``: of each training type, by id, as far as the checkpoint holds them, shares of its counts (genes,) and
+    quantiles of its depth.
     """
 
     prompts: list[Prompt]
@@ -40,8 +43,7 @@ class Generated:
     counts: sp.csr_matrix
     modality: Modality
     texts: TextBank
-    types: tuple[str, ...]
-    typical: npt.NDArray[np.float64]
+    typical: dict[str, tuple[Array, Array]]
     about: dict[str, Any]
 
     def name(self, term: str) -> str:
@@ -128,11 +130,11 @@ def gene_table(found: Generated) -> pd.DataFrame:
     """The genes of which each prompt's cells have most beyond the mean of the training types: shares per 10k counts."""
     import pandas as pd
 
-    usual = found.typical.mean(0) * 1e4
+    usual = np.mean([shares for shares, _ in found.typical.values()] or [np.zeros(found.counts.shape[1])], axis=0) * CP
     rows = []
     for i, prompt in enumerate(found.prompts):
         total = np.asarray(found.counts[found.which == i].sum(0), np.float64).ravel()
-        share = total / max(total.sum(), 1) * 1e4
+        share = total / max(total.sum(), 1) * CP
         ratio = np.log2((share + 1) / (usual + 1))
         for g in np.argsort(-ratio, kind="stable")[:MOST_GENES]:
             rows.append((prompt.given, found.modality.features[g], share[g], usual[g], ratio[g]))
@@ -144,7 +146,8 @@ def gene_table(found: Generated) -> pd.DataFrame:
 class Points:
     """What is drawn: cells and types in the plane of the cells' first two principal components.
 
-    ``cells`` (drawn, 2) with their ``prompt``; ``types`` (types, 2) with their ``names``; ``shares`` (2,) of the variance.
+    ``cells`` (drawn, 2) with their ``prompt``; ``types`` (types, 2) with their ``names``, "" for those that no prompt is near;
+    ``shares`` (2,) of the variance.
     """
 
     cells: npt.NDArray[np.float64]
@@ -162,15 +165,14 @@ def points(found: Generated, seed: int) -> Points:
     rows.sort()
     values = to_scale(found.counts[rows], None, found.modality.scale)
     variable = np.sort(np.argsort(-values.var(0), kind="stable")[:MOST_FEATURES])
-    depth = float(np.median(np.asarray(found.counts[rows].sum(1))))
-    typical = np.stack([expected_log(s, depth) for s in found.typical])[:, variable]
-    both = np.vstack([values[:, variable], typical.astype(np.float32)])
-    placed, shares = places(both)
-    cells_placed, types_placed = placed[: len(rows)], placed[len(rows) :]
+    some = [(s[variable], np.quantile(d, DEPTHS)) for s, d in found.typical.values()]
+    typical = np.array([np.mean([expected_log(s, float(d)) for d in ds], axis=0) for s, ds in some], np.float32)
+    placed, shares = places(np.vstack([values[:, variable], typical.reshape(-1, len(variable))]))
+    near = {p.nearest for p in found.prompts} | {t for p in found.prompts for t in p.covers}
     return Points(
-        cells_placed,
+        placed[: len(rows)],
         [found.prompts[i].given for i in found.which[rows]],
-        types_placed,
-        [found.name(t) for t in found.types],
+        placed[len(rows) :],
+        [found.name(t) if t in near else "" for t in found.typical],
         shares,
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from xmodal.generating.writing import Points
 
-MOST_NAMES = 20  # types whose names are written; more would cover each other
+MOST_NAMES = 12  # types whose names are written; more would cover each other
 LONGEST = 28
 
 
@@ -26,8 +26,11 @@ def generated(points: Points) -> Figure:
         own = points.cells[prompt == name]
         axis.scatter(*own.T, s=9, c=colour, marker=marker, lw=0, alpha=0.7, label=shortened(name, LONGEST))
     axis.scatter(*points.types.T, s=42, c=INK, marker="+", lw=1.3, label="training types, mean profile")
-    for name, (x, y) in list(zip(points.names, points.types, strict=True))[:MOST_NAMES]:
-        axis.annotate(shortened(name, LONGEST), (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    named = [pair for pair in zip(points.names, points.types, strict=True) if pair[0]]
+    for name, (x, y) in named[:MOST_NAMES]:
+        axis.annotate(
+            shortened(name, LONGEST), (x, y), xytext=(4, 3), textcoords="offset points", fontsize=8, fontweight="bold"
+        )
     shares = [f"PC{i + 1} ({100 * share:.0f} % of the variance)" for i, share in enumerate(points.shares)]
     axis.set(xticks=[], yticks=[], xlabel=shares[0], ylabel=shares[1])
     axis.set_title("generated cells, by prompt", loc="left")

@@ -12,6 +12,7 @@ from xmodal.scores.generation_texts import (
     NOISELESS,
     OWN,
     REAL,
+    REDRAWN,
     SHUFFLED,
     short,
     text_of,
@@ -26,6 +27,7 @@ FLOOR = "#8C8C8C"
 NAMES = {
     OWN: "generated",
     REAL: "real cells (ceiling)",
+    REDRAWN: "real cells redrawn",
     AROUND_TYPE: "Poisson around type",
     NOISELESS: "type mean, no noise",
     AROUND_ALL: "Poisson around all",

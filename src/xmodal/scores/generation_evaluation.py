@@ -19,6 +19,7 @@ from xmodal.scores.generation_texts import (
     NOISELESS,
     OWN,
     REAL,
+    REDRAWN,
     SHUFFLED,
 )
 from xmodal.scores.metrics import Array, Floats, Index
@@ -121,6 +122,7 @@ def _makers(found: Scene, seed: int) -> dict[str, Callable[[], tuple[Array, Inde
     return {
         OWN: lambda: (found.generated, own),
         REAL: lambda: _some(found.train[known], found.train_type[known], seed),
+        REDRAWN: lambda: _redrawn(found, seed),
         AROUND_TYPE: lambda: (around(of_types()), own),
         NOISELESS: lambda: ((of_types() * np.median(depth)).astype(np.float32), own),
         AROUND_ALL: lambda: (around(np.tile(shares(everywhere), (len(own), 1))), own),
@@ -144,6 +146,19 @@ def _some(counts: Array, types: Index, seed: int) -> tuple[Array, Index]:
     order = np.random.default_rng([seed, 3]).permutation(len(types))
     rows = np.sort(np.concatenate([order[types[order] == one][:MOST_CELLS] for one in np.unique(types)]))
     return counts[rows], types[rows]
+
+
+def _redrawn(found: Scene, seed: int) -> tuple[Array, Index]:
+    """Training cells drawn with replacement, as many of each type as were generated."""
+    rng, types = np.random.default_rng([seed, 5]), found.generated_type
+    rows = np.zeros(len(types), np.int64)
+    there = np.zeros(len(types), bool)
+    for one in np.unique(types):
+        known = np.flatnonzero(found.train_type == one)
+        if len(known):
+            rows[types == one] = rng.choice(known, int((types == one).sum()))
+            there |= types == one
+    return found.train[rows[there]], types[there]
 
 
 def _others(types: Index, number: int) -> Index:

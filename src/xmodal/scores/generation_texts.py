@@ -8,9 +8,11 @@ from xmodal.scores.score_texts import ScoreText
 
 OWN, REAL = "generated", "real"
 NOISELESS, AROUND_TYPE, AROUND_ALL, SHUFFLED = "type_mean", "poisson_type", "poisson_all", "shuffled"
+REDRAWN = "redrawn"
 METHODS = {
     OWN: "the generated cells that are judged here",
     REAL: "ceiling: training cells of each type, against the same test cells",
+    REDRAWN: "training cells drawn with replacement, as many as were generated: a model that knows them by heart",
     AROUND_TYPE: "floor: Poisson counts around the mean of each type's training cells",
     NOISELESS: "floor: the mean of each type's training cells, without noise",
     AROUND_ALL: "floor: Poisson counts around the mean of all training cells",

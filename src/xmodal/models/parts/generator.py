@@ -253,6 +253,13 @@ class TextGenerator(nn.Module):
         out: Array = found / found.sum()
         return out
 
+    def profiles(self) -> dict[str, tuple[Array, Array]]:
+        """Of each type with 20 training cells or more: the shares of its counts (genes,), and quantiles of its depth."""
+        shares = self.get_buffer("log_shares").double().exp().cpu().numpy()
+        depths = self.get_buffer("depths").double().cpu().numpy()
+        many = (self.get_buffer("cells") >= type_profiles.MIN_CELLS).tolist()
+        return {one: (shares[i], depths[i]) for i, one in enumerate(self.known.ids) if many[i]}
+
     def wanted(self, text: npt.NDArray[np.float32]) -> Wanted:
         """What a text of no known term asks for: the types it is near, or a mixed profile where it is near none."""
         extrapolated = float(self.known.cosines(text).max()) < self.known.extrapolating

@@ -1,8 +1,8 @@
 """What a model knows of texts: those of the types it was trained on, how near another text is, and when that is too far.
 
-Two limits, found from the texts of the training types alone, each left out in turn.  *Extrapolating*: below it a text is more
-like that of a type which was left out than like another wording of one that was not.  *Outside*: below it a text is further
-from all training types than nearly every one of them is from the others.
+Two limits, found from the texts of the training types alone, each left out in turn.  *Extrapolating*: below it a text is
+further from all training types than other wordings of theirs are.  *Outside*: below it a text is further from all training
+types than nearly every one of them is from the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
 FEWEST = 3  # described types below which those without a definition count for the limit as well
-RARE = 0.05  # share of the training types that may be further from the others than the limit
+RARE_TYPE = 0.05  # share of the training types that may be further from the others than the limit
+RARE_WORDING = 0.1  # share of the wordings of training types that may be taken for those of another
+SAME = 0.999  # cosine of texts that are one text
 TEMPERATURE = 0.05  # of cosines: a type that is .1 further away has an eighth of the weight
 PENALTY = 0.3  # of the ridge from texts to types; texts have length 1
 
@@ -54,40 +56,34 @@ class KnownTexts:
         return found
 
     @cached_property
-    def _other_wordings(self) -> Array:
-        """Cosine of each view of a type with the nearest other view of it, (views x types,)."""
+    def extrapolating(self) -> float:
+        """The cosine that nine of ten wordings of the training types have to another wording of the same type.
+
+        Each view is left out in turn and compared with the other views of its type; views that say the same (a term without
+        synonyms, a label) do not count.
+        """
         views, n = self.views.astype(np.float64), len(self.views)
         each = np.einsum("atw,btw->tab", views, views)
-        each[:, range(n), range(n)] = -1
-        found: Array = each.max(2).T.ravel()
-        return found
+        each[:, range(n), range(n)] = 1
+        each[each > SAME] = -1
+        found = each.max(2).ravel()
+        found = found[found > -1]
+        return float(np.quantile(found, RARE_WORDING)) if len(found) else float(np.max(self._nearest_others))
 
     @cached_property
-    def _left_out(self) -> Array:
-        """Cosine of each view of a type with the nearest view of any other type, (views x types,)."""
-        views = self.views.astype(np.float64)
-        each = np.einsum("atw,bsw->atbs", views, views)
-        for t in range(len(self.ids)):
-            each[:, t, :, t] = -1
-        found: Array = each.max((2, 3)).ravel()
+    def _nearest_others(self) -> Array:
+        """Cosine of each type, left out, with the nearest view of another type, (types,)."""
+        each = self.views.astype(np.float64) @ self.centres.astype(np.float64).T  # (views, types, types)
+        nearest = each.max(0)
+        np.fill_diagonal(nearest, -1)
+        found: Array = nearest.max(0)
         return found
-
-    @cached_property
-    def extrapolating(self) -> float:
-        """The cosine that tells best (most of both) another wording of a known type from a type that was left out."""
-        own, other = self._other_wordings, self._left_out
-        limits = np.unique(np.concatenate([own, other]))
-        right = [(own >= limit).mean() + (other < limit).mean() for limit in limits]
-        return float(limits[int(np.argmax(right))])
 
     @cached_property
     def outside(self) -> float:
         """The cosine to the nearest other type that all but a twentieth of the training types have."""
         some = self.described if self.described.sum() >= FEWEST else np.ones_like(self.described)
-        each = self.views.astype(np.float64) @ self.centres.astype(np.float64).T  # (views, types, types)
-        nearest = each.max(0)
-        np.fill_diagonal(nearest, -1)
-        return float(min(np.quantile(nearest.max(0)[some], RARE), self.extrapolating))
+        return float(min(np.quantile(self._nearest_others[some], RARE_TYPE), self.extrapolating))
 
     def near(self, text: Floats) -> Array:
         """Shares of the types by how near they are, (types,), summing to 1."""
