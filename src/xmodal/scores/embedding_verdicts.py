@@ -13,6 +13,7 @@ ACCURACY = ("knn_accuracy_heldout", "knn_accuracy")  # the first that there is d
 EQUAL, CLOSE = 0.01, 0.05  # of an accuracy: another draw of a few hundred cells moves it by the first
 # Of the variance of depth, told by trees: Pearson residuals of RNA tell up to a quarter, log counts nearly all.
 LITTLE, LEAK = 0.10, 0.25
+CHANCE = 0.4  # FOSCTTM from which the halves of a cell hardly know of each other; 0.5 is guessing
 ADVICE = {
     "good": "Clusters and neighbours of it can be used as those of any good embedding.",
     "fair": "Look at the table before you use it: a plain embedding is as good or better in part.",
@@ -76,4 +77,7 @@ def _meets(own: dict[str, float]) -> list[str]:
     free = own.get("foscttm_without_depth")
     more = f"; {100 * free:.0f} % with depth taken out" if free is not None else ""
     share = f"{100 * own['foscttm']:.0f} %"
-    return [f"{share} of the cells by the other modality lie nearer than a cell's own half (by chance 50 %){more}"]
+    apart = ": the modalities hardly meet in it" if (own["foscttm"] if free is None else free) >= CHANCE else ""
+    return [
+        f"{share} of the cells by the other modality lie nearer than a cell's own half (by chance 50 %){more}{apart}"
+    ]
