@@ -215,13 +215,10 @@ def test_few_types_leave_none_out(some: Cells) -> None:
     vocabulary = replace(some.vocabulary, labels=labels)
     found = fitted(replace(some, vocabulary=vocabulary, extra={fields.LABEL_CODE: codes}))
     assert found.members.groups == 1 and found.thresholds()["penalty"] == 0
-    assert (
-        found.members.taught.all()
-        and found.members.loss(
-            found.read(some.batch(np.flatnonzero(codes >= 0))).logits, torch.from_numpy(codes[codes >= 0]), torch.eye(3)
-        )
-        < 0.1
-    )
+    labelled = codes >= 0
+    with torch.no_grad():
+        called = found.read(some.batch(np.flatnonzero(labelled))).logits.mean(0).argmax(1)
+    assert found.members.taught.all() and (called.numpy() == codes[labelled]).mean() > 0.9
     assert scored(found, some, (*found.seen, T.NEURON)).shape == (len(some), 4)
 
 
