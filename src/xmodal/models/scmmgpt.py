@@ -59,7 +59,12 @@ class ScMMGPTSettings(GeneratorSettings, PerceiverSettings):
     members: int = Field(4, ge=1, description="Networks in the ensemble.")
     folds: int = Field(5, ge=0, description="Further ensembles that are not taught a part of the types; 0: none.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout of the hidden layer.")
-    genes: float = Field(0.5, ge=0, le=1, description="Weight of the linear model of genes among the types seen.")
+    genes: float = Field(
+        0.34,
+        ge=0,
+        le=1,
+        description="Weight of the linear model of genes among types seen; place and networks share the rest.",
+    )
     gene_penalty: float = Field(0.3, ge=0, description="Weight of the squared coefficients of that model.")
     kin: float = Field(0.05, ge=0, lt=1, description="Share of the right type that its kin of the ontology get.")
     projector: Literal["ridge", "mlp", "qformer"] = Field(
@@ -293,14 +298,13 @@ class ScMMGPT(CrossModalModel):
         return places.standard(every[:, group * width : (group + 1) * width])
 
     def named(self, read: Read) -> Tensor:
-        """Log probabilities of the types by place and by genes, not yet calibrated, (cells, types)."""
+        """Log probabilities of the types by place, by the members and by genes, not yet calibrated, (cells, types)."""
         known = self.places.get_buffer("known")
-        nearness = SHARP * self.places.nearness(read.at).masked_fill(~known, -torch.inf)
-        share = self.settings.genes
-        if not share:
-            return nearness.log_softmax(1)
-        genes = self.linear(read.scores).masked_fill(~known, -torch.inf)
-        mixed = (1 - share) * nearness.log_softmax(1) + share * genes.log_softmax(1)
+        others = (1 - self.settings.genes) / 2
+        parts = [(others, SHARP * self.places.nearness(read.at)), (others, read.logits.log_softmax(-1).mean(0))]
+        if self.settings.genes:
+            parts.append((self.settings.genes, self.linear(read.scores)))
+        mixed = sum((w * x.masked_fill(~known, -torch.inf).log_softmax(1) for w, x in parts), torch.zeros(()))
         return torch.where(known, mixed, -torch.inf)
 
     def scores(self, batch: Batch, candidates: Sequence[str]) -> Tensor:
@@ -346,7 +350,7 @@ class ScMMGPT(CrossModalModel):
         Beside a cell without counts those would lead that every cell has; what a cell has not adds nothing.
         """
         if self.settings.cell_model.startswith(EMBEDDING) and not self.settings.genes:
-            raise NotApplicable("a model of an embedding alone reads no genes; train it with --set genes=0.5")
+            raise NotApplicable("a model of an embedding alone reads no genes; train it with --set genes=0.34")
         values = batch.values[fields.RNA].detach().clone().requires_grad_(True)
         with torch.set_grad_enabled(True):
             logits = self.scores(replace(batch, values={**batch.values, fields.RNA: values}), candidates)
