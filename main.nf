@@ -1,6 +1,7 @@
 #!/usr/bin/env nextflow
 // Predict the single-cell modality that was not measured: check -> prepare -> train -> predict -> evaluate -> report;
-// or (--task joint) one embedding of all cells: check -> prepare -> train -> embed -> impute -> markers -> evaluate -> report.
+// or (--task joint) one embedding of all cells: check -> prepare -> train -> embed -> impute -> markers -> evaluate -> report;
+// or (--task annotate, describe, generate) what cells are called, in words, or cells from words.
 
 nextflow.preview.topic = true
 
@@ -37,6 +38,9 @@ workflow {
                 trials: sweepTrials(params, "${projectDir}/assets/schema_trials.json"),
                 shards: params.shards,
                 peaks: params.peaks ? file(params.peaks, checkIfExists: true) : [],
+                candidates: params.candidates && params.candidates ==~ /.*\.(txt|tsv)/ ? file(params.candidates, checkIfExists: true) : [],
+                prompts: params.prompts ? file(params.prompts, checkIfExists: true) : [],
+                texts: params.subMap(['label_terms', 'ontology', 'text_model', 'init']).collectEntries { name, path -> [name, path ? file(path, checkIfExists: true) : []] },
                 skip_multiqc: params.skip_multiqc,
                 multiqc_configs: [file("${projectDir}/assets/multiqc_config.yml", checkIfExists: true)] + (params.multiqc_config ? [file(params.multiqc_config, checkIfExists: true)] : []),
             ],

@@ -64,6 +64,7 @@ def named(person: Person) -> Iterator[dict[str, dict[str, str]]]:
     files = {"rna.h5ad": "h5ad", "atac.h5ad": "h5ad", "prepared.h5mu": "h5mu", "model.safetensors": "safetensors"}
     files |= {"predicted_atac.h5ad": "h5ad", "predicted_atac.json": "json"}
     files |= {"embedded.h5mu": "h5mu", "joint.safetensors": "safetensors"}
+    files |= {"annotated.h5ad": "h5ad", "types.safetensors": "safetensors", "prompts.tsv": "tabular"}
     yield {
         name.partition(".")[0] + kind: person.upload(TEST_DATA / name, kind, HOSTILE) for name, kind in files.items()
     }
@@ -87,6 +88,7 @@ def test_lint() -> None:
 def asked(named: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
     model = {"source": "history", "checkpoint": named["modelsafetensors"]}
     joint = model | {"checkpoint": named["jointsafetensors"]}
+    types = model | {"checkpoint": named["typessafetensors"]}
     paired = {"form": "prepared", "cells": named["preparedh5mu"]}
     prediction = {"modality": "atac", "prediction": named["predicted_atach5ad"]}
     return {
@@ -95,6 +97,9 @@ def asked(named: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
         "xmodal_embed": {"cells": named["preparedh5mu"], "model": joint, "advanced": {"clusters": 3}},
         "xmodal_impute": {"cells": named["preparedh5mu"], "model": joint},
         "xmodal_markers": {"cells": named["embeddedh5mu"]},
+        "xmodal_annotate": {"cells": named["rnah5ad"], "model": types},
+        "xmodal_describe": {"cells": named["annotatedh5ad"], "model": types},
+        "xmodal_generate": {"model": types, "prompts": named["promptstabular"], "cells": 5},
         "xmodal_models": {"model": model},
         "xmodal_prepare": {"samples": {"form": "one", "rna": named["rnah5ad"], "atac": named["atach5ad"]}},
         "xmodal_check": {"files": [{"cells": named["rnah5ad"], "modality": "rna"}], "model": model},

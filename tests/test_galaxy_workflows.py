@@ -14,7 +14,7 @@ from helpers_galaxy import GALAXY_TOOLS, ROOT, Galaxy, contents
 
 PLANEMO = ROOT / ".planemo" / "bin" / "planemo"
 WORKFLOWS = sorted(path.parent for path in (GALAXY_TOOLS / "workflows").glob("*/*.gxwf.yml"))
-NAMES = ("atac-to-rna", "joint-analysis", "rna-to-atac", "train-and-evaluate")
+NAMES = ("atac-to-rna", "cell-types", "joint-analysis", "rna-to-atac", "train-and-evaluate")
 SECONDS = 900  # a minute on a quiet machine
 Results = list[dict[str, Any]]
 each = pytest.mark.parametrize("folder", WORKFLOWS, ids=[folder.name for folder in WORKFLOWS])

@@ -17,7 +17,10 @@ from xmodal.commands import COMMANDS
 
 WORKFLOWS = sorted(GALAXY_TOOLS.glob("workflows/*/*.gxwf.yml"))
 Content = dict[str, Any]
-MEANT = {("Joint analysis of gene expression and open chromatin", "Model"): "sailerx"}  # auto has no embedding
+MEANT = {
+    ("Joint analysis of gene expression and open chromatin", "Model"): "sailerx",  # auto has no embedding
+    ("Cell types of new cells", "Model"): "scmmgpt",  # and learns no labels
+}
 
 
 @cache

@@ -98,7 +98,7 @@ ALONE = f"""
 include {{ XMODAL_TRAIN }} from '{ROOT}/modules/crossmodal/xmodal/train/main'
 
 workflow {{
-    XMODAL_TRAIN(channel.of([[id: 'kept'], file(params.cells), [:]]), [], [])
+    XMODAL_TRAIN(channel.of([[id: 'kept'], file(params.cells), [:]]), [], [], [], [], [], [])
     XMODAL_TRAIN.out.checkpoint.view {{ meta, model -> "MODEL ${{model}}" }}
 }}
 """

@@ -58,8 +58,13 @@ def schema() -> dict[str, Any]:
             },
             "required": ["name", "model"],
         },
-        "$defs": {name: {"latent": registry.get(name).has_latent, "properties": settings_of(name)} for name in models},
+        "$defs": {name: about(name) for name in models},
     }
+
+
+def about(model: str) -> dict[str, Any]:
+    known = registry.get(model)
+    return {"latent": known.has_latent, "labels": known.takes_labels, "properties": settings_of(model)}
 
 
 def settings_of(model: str) -> dict[str, Any]:
@@ -106,7 +111,7 @@ j,crossmp,epochs=3 epochs=4,0
 """
 SAYS = (
     "line 1: no such column 'depth'.",
-    "line 2 (a): model: is 'linaer' but must be one of: auto, crossmp, depth, linear, mean, sailerx. Did you mean linear?",
+    "line 2 (a): model: is 'linaer' but must be one of: auto, crossmp, depth, linear, mean, sailerx, scmmgpt. Did you",
     "line 3 (b): settings: model 'crossmp' has no setting 'epochz'. Did you mean epochs?",
     "line 4 (b): settings: epochs must be a whole number, not 'many'",
     "line 4 (b): settings: latent is 0 but must be at least 1",

@@ -186,6 +186,13 @@ MUTATIONS = (
     ("impute", "label 'process_gpu'", ""),
     ("markers", "--device cpu", "--device ${device}"),
     ("evaluate", "--embedding ${embedding}", "--embedded ${embedding}"),
+    ("evaluate", "--description ${description}", "--described ${description}"),
+    ("annotate", "--report-dir ${prefix}", "--report ${prefix}"),
+    ("annotate", "--candidates ${candidates}", "--candidate ${candidates}"),
+    ("describe", "--output-dir ${prefix}", "--output ${prefix}"),
+    ("generate", "--output ${prefix}.h5ad", ""),
+    ("generate", "--text-model ${text_model}", "--encoder ${text_model}"),
+    ("train", "--label-terms ${label_terms}", "--terms ${label_terms}"),
 )
 
 
@@ -198,7 +205,7 @@ def test_the_judge_finds_each_mistake(name: str, old: str, new: str) -> None:
 
 def configured_options() -> dict[str, set[str]]:
     """Options that the configuration passes through ext.args, by command."""
-    text = "".join((ROOT / f"conf/{name}.config").read_text() for name in ("modules", "joint", "sweep"))
+    text = "".join((ROOT / f"conf/{name}.config").read_text() for name in ("modules", "joint", "cell_text", "sweep"))
     blocks = re.findall(r"withName: '(?:\.\*:.*:)?XMODAL_([A-Z]+)(?:_NEW|_TRIAL)?' \{(.*?)\n    \}", text, re.S)
     found: dict[str, set[str]] = {}
     for name, block in blocks:
@@ -208,12 +215,25 @@ def configured_options() -> dict[str, set[str]]:
 
 def test_the_pipeline_passes_only_options_that_commands_have() -> None:
     options = configured_options()
-    assert {"prepare", "train", "predict", "evaluate", "embed", "impute", "markers"} <= set(options)
+    assert {
+        "prepare",
+        "train",
+        "predict",
+        "evaluate",
+        "embed",
+        "impute",
+        "markers",
+        "annotate",
+        "describe",
+        "generate",
+    } <= set(options)
     for name, passed in options.items():
         assert passed <= flags_of(click_command(name)), name
 
 
-@pytest.mark.parametrize("name", [f"crossmodal_{name}" for name in ("train", "predict", "sweep", "joint_embed")])
+@pytest.mark.parametrize(
+    "name", [f"crossmodal_{name}" for name in ("train", "predict", "sweep", "joint_embed", "cell_text")]
+)
 def test_a_subworkflow_lists_its_modules(name: str) -> None:
     folder = ROOT / "subworkflows" / "crossmodal" / name
     text = (folder / "main.nf").read_text()

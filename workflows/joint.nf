@@ -15,7 +15,7 @@ workflow JOINT {
     val_peaks      // path: what fragments to learn from are counted over, or []
 
     main:
-    CROSSMODAL_TRAIN(trainingSheet(ch_samples, val_peaks ?: val_checkpoint), val_checkpoint, val_gene_table, val_links)
+    CROSSMODAL_TRAIN(trainingSheet(ch_samples, val_peaks ?: val_checkpoint), val_checkpoint, val_gene_table, val_links, [:])
     NEW_SAMPLES(ch_samples, val_checkpoint ? channel.value(val_checkpoint) : CROSSMODAL_TRAIN.out.checkpoint.map { _meta, checkpoint -> checkpoint })
 
     // Cells to learn from are embedded all together, test cells too; which columns new cells have is not said beforehand.

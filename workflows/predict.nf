@@ -23,7 +23,7 @@ workflow PREDICT {
         ch_selections = CROSSMODAL_SWEEP.out.selection
     }
     else {
-        CROSSMODAL_TRAIN(ch_training, val_checkpoint, val_gene_table, val_links)
+        CROSSMODAL_TRAIN(ch_training, val_checkpoint, val_gene_table, val_links, [:])
         ch_trained = CROSSMODAL_TRAIN.out
         ch_selections = channel.empty()
     }

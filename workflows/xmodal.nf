@@ -1,5 +1,6 @@
 // The pipeline's one workflow: look at the files, do the task, write the report.
 
+include { CELL_TEXT     } from './cell_text'
 include { JOINT         } from './joint'
 include { MULTIQC       } from '../modules/local/multiqc/main'
 include { PREDICT       } from './predict'
@@ -17,7 +18,7 @@ workflow XMODAL {
     val_checkpoint // path: a trained model, or []
     val_gene_table // path: gene positions, or []
     val_links      // path: peak-gene links, or []
-    val_options    // map: task, outdir, columns (by parameter), trials (of a sweep, or []), shards, peaks (path or []), skip_multiqc, multiqc_configs (paths, the later ones win)
+    val_options    // map: task, outdir, columns (by parameter), trials (of a sweep, or []), shards, peaks (path or []), texts (map: label_terms, ontology, text_model, init, paths), candidates, prompts (path or []), skip_multiqc, multiqc_configs (paths, the later ones win)
 
     main:
     // Every file is looked at first; what is refused there costs no training.
@@ -37,13 +38,17 @@ workflow XMODAL {
         JOINT(ch_checked, val_checkpoint, val_gene_table, val_links, val_options.peaks)
         ch_results = JOINT.out.results
     }
+    else if (val_options.task in ['annotate', 'describe', 'generate']) {
+        CELL_TEXT(ch_checked, val_checkpoint, val_options.subMap(['task', 'peaks', 'texts', 'candidates', 'prompts']) + [label_key: val_options.columns.label_key])
+        ch_results = CELL_TEXT.out.results
+    }
     else {
         PREDICT(ch_checked, val_checkpoint, val_gene_table, val_links, val_options.subMap(['trials', 'shards', 'peaks']))
         ch_results = PREDICT.out.results
     }
 
-    // One report over everything; what there is none of is left out.
-    XMODAL_REPORT(resultsOf('check', XMODAL_CHECK.out.json).mix(ch_results).toList().map { rows -> reportOf(rows) })
+    // One report over everything; what there is none of is left out. Cells from a text by a given model alone have none.
+    XMODAL_REPORT(resultsOf('check', XMODAL_CHECK.out.json).mix(ch_results).toList().filter { rows -> rows }.map { rows -> reportOf(rows) })
 
     ch_versions = channel.topic('versions')
         .unique()

@@ -48,8 +48,17 @@ cp embedded.h5mu "$here/"
 cp embedding/embedding.json embedding/clusters.tsv "$here/"
 python -c "from PIL import Image; Image.open('embedding/embedding.png').convert('RGB').quantize(32).save('$here/embedding.png', optimize=True)"
 cp markers/markers.json markers/markers.tsv markers/markers_rna.png "$here/"
+# Cell types of the same cells, by a small ontology
+printf 'label\tcell_type_ontology_term_id\nSIM:0000002\tCL:0000084\nSIM:0000003\tCL:0000236\nSIM:0000004\tCL:0000576\n' > label_terms.tsv
+printf 'prompt\nT cell\nCL:0000236\nlymphocyte\n' > prompts.tsv
+xmodal train prepared.h5mu --model scmmgpt --label-key cell_type --label-terms label_terms.tsv --ontology "$here/ontology.tsv" \
+    --set epochs=12 --set hidden=16 --set members=2 --output-dir types
+xmodal annotate prepared.h5mu --checkpoint types/model.safetensors --output annotated.h5ad --report-dir annotation
+cp types/model.safetensors "$here/types.safetensors"
+cp label_terms.tsv prompts.tsv annotated.h5ad annotation/annotation.json annotation/annotation.tsv annotation/composition.tsv "$here/"
+python -c "from PIL import Image; Image.open('annotation/annotation.png').convert('RGB').quantize(32).save('$here/annotation.png', optimize=True)"
 # The sums of the models in the table
-for model in model joint; do
+for model in model joint types; do
     sum=$(sha256sum "$here/$model.safetensors" | cut -d ' ' -f 1)
     sed -i -E "s#[0-9a-f]{64}(\t[^\t]*/$model\.safetensors)\$#$sum\1#" "$here/xmodal_models.loc"
 done

@@ -30,13 +30,13 @@ FRAGMENTS = "fragments"
 SKIPPED = {"work", "pipeline_info", "multiqc", "fastqc", "analysis"}  # hold no counts, but many files
 OWN_RESULTS = ("predict", "merge")  # commands of ours whose files are no measurements
 OWN_NAMES = (
-    "heldout, training, joint, input, checkpoint, prediction1, part1, check, prepare, evaluation, selection, embedding or "
-    "markers"
+    "heldout, training, joint, input, checkpoint, prediction1, part1, check, prepare, evaluation, selection, embedding, "
+    "markers, annotation, description or generated"
 )
 # Names that the pipeline gives its own sets and the folders it hands files over in; capitals do not matter.
 RESERVED = re.compile(
     "heldout|training|joint|input|checkpoint|prediction[0-9]*|part[0-9]+|check|prepare|evaluation|selection|embedding|"
-    "markers"
+    "markers|annotation|description|generated"
 )
 LOOKED_FOR = (
     "*_filtered_matrix.h5ad of nf-core/scrnaseq, filtered_feature_bc_matrix.h5 and atac_fragments.tsv.gz of Cell Ranger, "

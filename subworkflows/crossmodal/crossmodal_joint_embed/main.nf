@@ -35,7 +35,8 @@ workflow CROSSMODAL_JOINT_EMBED {
     XMODAL_EVALUATE(
         ch_cells
             .join(XMODAL_EMBED.out.h5mu)
-            .map { meta, h5mu, checkpoint, _split, embedded -> [meta, h5mu, [], [], checkpoint, embedded] }
+            .map { meta, h5mu, checkpoint, _split, embedded -> [meta, h5mu, [], [], checkpoint, embedded, [], [], []] },
+        [],
     )
 
     emit:

@@ -81,9 +81,12 @@ workflow CROSSMODAL_PREDICT {
         .groupTuple()
         .map { key, pairs -> [key[0], key[1], pairs.sort { pair -> pair[0] }] }
         .combine(ch_cells.map { meta, h5mu, _json, checkpoint, _split -> [meta.id, h5mu, checkpoint] }, by: 0)
-    XMODAL_EVALUATE(ch_scored.map { sample, set, pairs, h5mu, checkpoint ->
-        [[id: set ? "${sample}.${set + 1}".toString() : sample, sample: sample], h5mu, pairs.collect { pair -> pair[0] }, pairs.collect { pair -> pair[1] }, checkpoint, []]
-    })
+    XMODAL_EVALUATE(
+        ch_scored.map { sample, set, pairs, h5mu, checkpoint ->
+            [[id: set ? "${sample}.${set + 1}".toString() : sample, sample: sample], h5mu, pairs.collect { pair -> pair[0] }, pairs.collect { pair -> pair[1] }, checkpoint, [], [], [], []]
+        },
+        [],
+    )
 
     emit:
     predictions = ch_predictions                 // channel: [ val(meta), path(h5ad) ]

@@ -35,6 +35,10 @@ workflow CROSSMODAL_SWEEP {
             .map { _meta, h5mu, trial -> [[id: trial.name], h5mu, trial + [held_out: true]] },
         val_gene_table,
         val_links,
+        [],
+        [],
+        [],
+        [],
     )
     CROSSMODAL_PREDICT(
         XMODAL_TRAIN_TRIAL.out.checkpoint
@@ -57,6 +61,10 @@ workflow CROSSMODAL_SWEEP {
             .map { _meta, h5mu, best -> [[id: best.name], h5mu, best] },
         val_gene_table,
         val_links,
+        [],
+        [],
+        [],
+        [],
     )
     ch_meta = ch_cells.map { meta, _h5mu, _json -> meta }
 

@@ -9,6 +9,7 @@ workflow CROSSMODAL_TRAIN {
     val_checkpoint // path: a trained model.safetensors to use in place of training, or []
     val_gene_table // path: gene positions, or []
     val_links      // path: peak-gene links, or []
+    val_texts      // map: label_terms, ontology, text_model, init, paths as XMODAL_TRAIN takes them, as far as they are given
 
     main:
     XMODAL_PREPARE(ch_samples)
@@ -16,6 +17,10 @@ workflow CROSSMODAL_TRAIN {
         XMODAL_PREPARE.out.h5mu.filter { !val_checkpoint }.map { meta, h5mu -> [meta, h5mu, [:]] },
         val_gene_table,
         val_links,
+        val_texts.label_terms ?: [],
+        val_texts.ontology ?: [],
+        val_texts.text_model ?: [],
+        val_texts.init ?: [],
     )
     ch_given = val_checkpoint ? XMODAL_PREPARE.out.h5mu.map { meta, _h5mu -> [meta, val_checkpoint] } : channel.empty()
 

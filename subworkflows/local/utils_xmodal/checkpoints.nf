@@ -22,8 +22,8 @@ def parsed(text) {
 }
 
 // [directions: [[source, target], ...], modalities: [...]], or [problem: half a sentence].
-// unusable: models that cannot do the task
-def checkpointFacts(path, unusable) {
+// unusable: models that cannot do the task; lack: what they lack for it
+def checkpointFacts(path, unusable, lack = 'has no joint embedding') {
     def header = headerOf(path)
     if (!(header instanceof Map)) {
         return [problem: 'is not a safetensors file, or is cut. What to do: give the model.safetensors that xmodal train wrote']
@@ -34,7 +34,7 @@ def checkpointFacts(path, unusable) {
         return [problem: 'is a safetensors file, but no checkpoint of xmodal. What to do: give the model.safetensors that xmodal train wrote']
     }
     if (about.model in unusable) {
-        return [problem: "was trained as ${about.model}, which has no joint embedding. What to do: give another model, or leave it out and train one"]
+        return [problem: "was trained as ${about.model}, which ${lack}. What to do: give another model, or leave it out and train one"]
     }
     def listed = about.vocabulary instanceof Map ? about.vocabulary.modalities.collect { modality -> modality.name } : []
     return [directions: about.directions, modalities: (listed + about.directions.flatten()).unique().sort()]
@@ -62,14 +62,15 @@ def heldBy(row) {
 // Problems of the models that are given: no checkpoint, none of a row's modalities can be predicted from, or (in the joint
 // task) is known, or no joint embedding.
 // uses: [[line, row, path of its model, whether that stands in the row], ...]
-// latentless: in the joint task the models that have no embedding, else null
-def checkpointProblems(uses, latentless = null) {
+// latentless: in the joint task the models that have no embedding, in tasks of cells and text those that learn no labels, else null
+// words: in tasks of cells and text what such models lack, else null
+def checkpointProblems(uses, latentless = null, words = null) {
     def local = uses.findAll { use -> use[2].fileSystem == java.nio.file.FileSystems.default && use[2].isFile() && use[2].size() > 0 }
-    def facts = local.collect { use -> use[2] }.unique().collectEntries { path -> [path, checkpointFacts(path, latentless ?: [])] }
+    def facts = local.collect { use -> use[2] }.unique().collectEntries { path -> [path, words ? checkpointFacts(path, latentless ?: [], words) : checkpointFacts(path, latentless ?: [])] }
     def broken = local.findAll { use -> facts[use[2]].problem }.groupBy { use -> [use[2], use[3]] }.collect { key, same ->
         "${key[1] ? "${linesText(same.collect { use -> use[0] })}: checkpoint" : '--checkpoint'}: ${key[0].name} ${facts[key[0]].problem}"
     }
-    def unfit = local.findAll { use -> !facts[use[2]].problem && heldBy(use[1]) }.collectMany { line, row, path, own ->
+    def unfit = words ? [] : local.findAll { use -> !facts[use[2]].problem && heldBy(use[1]) }.collectMany { line, row, path, own ->
         def held = heldBy(row)
         def used = latentless != null ? facts[path].modalities : facts[path].directions.collect { pair -> pair[0] }.unique().sort()
         def does = latentless != null ? "embeds ${used.join(' and ')}; not ${held.join(' or ')}" : "predicts ${inWords(facts[path].directions)}; nothing from ${held.join(' or ')}"

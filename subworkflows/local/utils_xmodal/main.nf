@@ -11,7 +11,10 @@ include { readJson           } from './values'
 include { refuse             } from './values'
 include { sheetRows          } from './values'
 include { taskProblems       } from './joint'
+include { isText             } from './cell_text'
+include { textRowProblems    } from './cell_text'
 include { valueProblems      } from './values'
+include { withoutLabels      } from './cell_text'
 include { withoutLatent      } from './joint'
 include { sweepProblems      } from '../utils_xmodal_sweep/main'
 include { trainArgsProblems  } from '../utils_xmodal_sweep/main'
@@ -20,17 +23,16 @@ include { trainArgsProblems  } from '../utils_xmodal_sweep/main'
 def parameterProblems(given, schema) {
     def rules = schema['$defs'].values().collectEntries { group -> group.properties }
     def needed = schema['$defs'].values().collectMany { group -> group.required ?: [] }
-    def planned = ['annotate', 'describe', 'generate']
     // Nextflow stores --min-peaks as min-peaks and again as minPeaks; one of them is enough to say.
     def doubles = given.keySet().findAll { name -> name.contains('-') }.collect { name -> name.replaceAll(/-([a-zA-Z0-9])/) { hit -> hit[1].toUpperCase() } }
     def unknown = given.keySet()
         .findAll { name -> !rules.containsKey(name) && !(name in doubles) }
         .collect { name -> "--${name}: no such parameter.${nearest(name.replaceAll('-', '_'), rules.keySet())}" }
-    def missing = needed.findAll { name -> given[name] == null }.collect { name -> "--${name}: is required. It says: ${rules[name].description}" }
+    // Cells from a text need no others where a model is given.
+    def alone = given.task == 'generate' && given.checkpoint ? ['input'] : []
+    def missing = (needed - alone).findAll { name -> given[name] == null }.collect { name -> "--${name}: is required. It says: ${rules[name].description}" }
     def wrong = rules.findAll { name, _rule -> given[name] != null }.collectMany { name, rule ->
-        name == 'task' && given.task in planned
-            ? ["--task ${given.task}: is not there yet. What to do: use --task predict or --task joint, the ones there are now"]
-            : valueProblems(given[name], rule).collect { problem -> "--${name}: ${problem}" }
+        valueProblems(given[name], rule).collect { problem -> "--${name}: ${problem}" }
     }
     return unknown + missing + wrong
 }
@@ -105,8 +107,9 @@ def trainingProblems(rows, hasCheckpoint, joint = false) {
 }
 
 // The samples of the samplesheet, [meta, {column: path}], and all that is wrong with it at once.
-// latentless: in the joint task the models that have no embedding, else null
-def readSamplesheet(path, schema, checkpoint, peaks, sweep = null, latentless = null) {
+// latentless: in the joint task the models that have no embedding, in tasks of cells and text those that learn no labels, else null
+// task: which of the tasks of cells and text, else null
+def readSamplesheet(path, schema, checkpoint, peaks, sweep = null, latentless = null, task = null) {
     def sheet = file(path.toString())
     def (rows, problems) = sheetRows(sheet, schema)
     def hasModel = checkpoint || rows.any { _line, row -> row.role != 'predict' }
@@ -117,8 +120,8 @@ def readSamplesheet(path, schema, checkpoint, peaks, sweep = null, latentless = 
     def all = problems + unused + untried +
         rows.collectMany { line, row -> rowProblems(line, row, schema, sheet.parent, hasModel, peaks || checkpoint) } +
         repeatedProblems(rows, sheet.parent) +
-        (problems ? [] : trainingProblems(rows, checkpoint as boolean, latentless != null)) +
-        (workflow.stubRun ? [] : checkpointProblems(uses, latentless))
+        (problems ? [] : task ? textRowProblems(rows.collect { line, row -> [line, row, heldBy(row)] }, task) : trainingProblems(rows, checkpoint as boolean, latentless != null)) +
+        (workflow.stubRun ? [] : checkpointProblems(uses, latentless, task ? 'does not learn what cells are called' : null))
     if (all) {
         return [[], all.sort(false) { problem -> lineOf(problem) }]
     }
@@ -172,11 +175,12 @@ workflow PIPELINE_INITIALISATION {
             refuse(["The parameters cannot be used (${wrong.size()} found):": wrong])
         }
     }
-    else if (!given.input || !given.outdir) {
+    else if (!given.input && !(given.task == 'generate' && given.checkpoint) || !given.outdir) {
         refuse(['The parameters cannot be used:': ['--input and --outdir: are required, also with --validate_params false']])
     }
     def trials = readJson(trials_schema)
-    def (rows, problems) = readSamplesheet(given.input, readJson(sheet_schema), given.checkpoint, given.peaks, given.sweep, given.task == 'joint' ? withoutLatent(trials) : null)
+    def unable = given.task == 'joint' ? withoutLatent(trials) : isText(given.task) ? withoutLabels(trials) : null
+    def (rows, problems) = given.input ? readSamplesheet(given.input, readJson(sheet_schema), given.checkpoint, given.peaks, given.sweep, unable, isText(given.task) ? given.task : null) : [[], []]
     def unfit = taskProblems(given, trials)
     def untold = problems ? ["The samplesheet ${given.input} cannot be used (${problems.size()} found):": problems] : [:]
     untold += (unfit ? ["The parameters do not go with --task ${given.task}:": unfit] : [:]) + sweepProblems(given, trials) + trainArgsProblems(given, trials)

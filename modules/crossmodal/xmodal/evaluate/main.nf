@@ -7,8 +7,10 @@ process XMODAL_EVALUATE {
 
     input:
     // targets: the modality that each file of `predictions` predicts, in the same order
-    // embedding: what XMODAL_EMBED wrote, in place of predictions ([] and []), or []
-    tuple val(meta), path(cells, stageAs: 'input/*'), val(targets), path(predictions, stageAs: 'prediction?/*'), path(checkpoint, stageAs: 'checkpoint/*'), path(embedding, stageAs: 'embedding/*')
+    // embedding, annotation, description, generated: what XMODAL_EMBED, XMODAL_ANNOTATE, XMODAL_DESCRIBE (json) or XMODAL_GENERATE
+    // wrote; one of them in place of predictions ([] and []), the others []
+    tuple val(meta), path(cells, stageAs: 'input/*'), val(targets), path(predictions, stageAs: 'prediction?/*'), path(checkpoint, stageAs: 'checkpoint/*'), path(embedding, stageAs: 'embedding/*'), path(annotation, stageAs: 'annotation/*'), path(description, stageAs: 'description/*'), path(generated, stageAs: 'generated/*')
+    path ontology // the Cell Ontology, for what is scored by it, or [] for the release that the installed package carries
 
     output:
     tuple val(meta), path("${prefix}")             , emit: evaluation
@@ -24,13 +26,19 @@ process XMODAL_EVALUATE {
     prefix = task.ext.prefix ?: "${meta.id}"
     def files = predictions instanceof List ? predictions : [predictions]
     def pairs = [targets, files].transpose().collect { target, file -> "--prediction ${target}=${file}" }.join(' ')
-    def embedded = embedding ? "--embedding ${embedding}" : ''
+    def others = [
+        embedding ? "--embedding ${embedding}" : '',
+        annotation ? "--annotation ${annotation}" : '',
+        description ? "--description ${description}" : '',
+        generated ? "--generated ${generated}" : '',
+        ontology ? "--ontology ${ontology}" : '',
+    ].findAll().join(' ')
     def model = checkpoint ? "--checkpoint ${checkpoint}" : ''
     """
     xmodal evaluate \\
         ${args} \\
         ${pairs} \\
-        ${embedded} \\
+        ${others} \\
         ${model} \\
         --threads ${task.cpus} \\
         --device cpu \\

@@ -12,6 +12,10 @@ process XMODAL_TRAIN {
     tuple val(meta), path(cells, stageAs: 'input/*'), val(trial)
     path gene_table
     path links
+    path label_terms // what labels mean: a table of labels and ids of the Cell Ontology, or []
+    path ontology    // the Cell Ontology, or [] for the release that the installed package carries
+    path text_model  // folder of a text encoder, or [] for that of the installed package
+    path init        // what `xmodal pretrain` left, to begin with, or []
 
     output:
     tuple val(meta), path("${prefix}")                  , emit: training
@@ -29,6 +33,12 @@ process XMODAL_TRAIN {
     def device = task.accelerator ? 'cuda' : 'cpu'
     def genes = gene_table ? "--gene-table ${gene_table}" : ''
     def pairs = links ? "--links ${links}" : ''
+    def texts = [
+        label_terms ? "--label-terms ${label_terms}" : '',
+        ontology ? "--ontology ${ontology}" : '',
+        text_model ? "--text-model ${text_model}" : '',
+        init ? "--init ${init}" : '',
+    ].findAll().join(' ')
     def chosen = trial ? ["--model ${trial.model}", "--seed ${trial.seed}"] + trial.settings.collect { pair -> "--set '${pair}'" } + (trial.held_out ? ['--trial'] : []) : []
     // What ended the attempt before (time, memory, a node taken back) left the state of its last epochs behind.
     def earlier = task.previousTrace ? "--resume-from ${task.previousTrace.workdir}/" : ''
@@ -38,6 +48,7 @@ process XMODAL_TRAIN {
         ${chosen.join(' ')} \\
         ${genes} \\
         ${pairs} \\
+        ${texts} \\
         ${earlier}${earlier ? prefix : ''} \\
         --threads ${task.cpus} \\
         --device ${device} \\
