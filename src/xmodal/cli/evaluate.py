@@ -52,12 +52,22 @@ def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     help="In place of predictions: the cells (.h5ad) that `xmodal generate` wrote.",
 )
 @click.option(
+    "--description",
+    type=options.READABLE,
+    help="In place of predictions: the descriptions.json that `xmodal describe` wrote.",
+)
+@click.option(
     "--ontology",
     type=options.READABLE,
     envvar="XMODAL_ONTOLOGY",
     show_envvar=True,
-    help="With --annotation: the Cell Ontology (.obo, .owl, .tsv), for distances in it [default: the release that the "
-    "installed package carries].",
+    help="With --annotation and --description: the Cell Ontology (.obo, .owl, .tsv), for distances in it and definitions "
+    "[default: the release that the installed package carries].",
+)
+@click.option(
+    "--text-model",
+    metavar="DIR_OR_ID",
+    help="With --description: the text model in whose space texts are compared [default: that of the installed package].",
 )
 @click.option("--output-dir", type=options.FOLDER, required=True, help="Folder for the scores, tables and pictures.")
 @click.option("--checkpoint", type=options.READABLE, help="Refuse what another checkpoint made.")
@@ -75,14 +85,21 @@ def command(
     **rest: Any,
 ) -> None:
     """Score predictions of cells in TRUTH (a prepared .h5mu) against what was measured and against controls; or a joint
-    embedding of them against plain ones (--embedding); or what they are called against what they are (--annotation).
+    embedding of them against plain ones (--embedding); or what they are called against what they are (--annotation), or what
+    is said of them against both (--description).
 
     The controls (mean, depth, linear), the plain embeddings and the plain classifiers are fitted to the training cells of
     TRUTH.  Writes metrics.json, scores.tsv and pictures; of predictions also features.tsv and umap.tsv.
     """
     from xmodal import outputs
 
-    given = {"--prediction": predictions, "--embedding": embedding, "--annotation": annotation, "--generated": generated}
+    given = {
+        "--prediction": predictions,
+        "--embedding": embedding,
+        "--annotation": annotation,
+        "--generated": generated,
+    }
+    given["--description"] = rest["description"]
     if sum(bool(value) for value in given.values()) != 1:
         raise UsageRefused(f"give one of {', '.join(given)}")
     if not predictions:
@@ -100,6 +117,8 @@ def command(
         _annotation(truth, annotation, output_dir, settings, rest)
     elif generated is not None:
         _generated(truth, generated, output_dir, settings, rest)
+    elif rest["description"] is not None:
+        _description(truth, rest["description"], output_dir, settings, rest)
     else:
         _predictions(truth, predictions, output_dir, settings, rest)
 
@@ -188,4 +207,27 @@ def _generated(
     content = generation_files.results(result, mdata, settings, rest["seed"], timing)
     generation_files.write(output_dir, content, rest["overwrite"])
     for line in generation_files.summary(content):
+        click.echo(line)
+
+
+def _description(
+    truth: Path, description: Path, output_dir: Path, settings: EvaluationSettings, rest: dict[str, Any]
+) -> None:
+    import time
+
+    from xmodal.data import io
+    from xmodal.scores import description_evaluation, description_files, description_input
+    from xmodal.text import encoder, ontology
+
+    start = time.monotonic()
+    texts = ontology.read(rest["ontology"]), encoder.load(rest["text_model"], threads=rest["threads"])
+    given = description_input.read_description(description)
+    if rest["checkpoint"] is not None:
+        description_input.require_checkpoint(rest["checkpoint"], given)
+    mdata = io.read_cells(truth)
+    result = description_evaluation.evaluate(mdata, given, settings, texts, rest["seed"])
+    timing = {"evaluate_s": round(time.monotonic() - start, 2), "threads": rest["threads"]}
+    content = description_files.results(result, mdata, settings, rest["seed"], timing)
+    description_files.write(output_dir, result, content, rest["overwrite"])
+    for line in description_files.summary(content):
         click.echo(line)

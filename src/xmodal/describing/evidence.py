@@ -57,6 +57,11 @@ def percent(share: float) -> str:
     return "over 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
 
 
+def seen(inside: float, outside: float) -> str:
+    """Shares of cells that show a gene, as a sentence says them."""
+    return f"{percent(inside)} of them, {percent(outside)} of the others"
+
+
 def decimal(value: float) -> str:
     return f"{value:.{PLACES}f}"
 

@@ -123,7 +123,7 @@ def _genes(subject: Subject) -> list[Evidence]:
 
 def _gene(id: str, row: dict[str, Any], counts: int | None) -> Evidence:
     """Figures are those of the half of the cells in which the gene was not chosen; of a cell its counts as well."""
-    seen_in = f"{percent(row['share_in'])} of them, {percent(row['share_out'])} of the others"
+    seen_in = facts.seen(row["share_in"], row["share_out"])
     figures = f"seen in {seen_in}, log2 fold change {row['log2fc']:.1f}, AUROC {decimal(row['auroc'])}"
     shown = {"gene": row["gene"], "figures": f"{row['gene']} ({seen_in})"}
     values = {k: float(row[k]) for k in ("log2fc", "share_in", "share_out", "auroc", "padj")}
