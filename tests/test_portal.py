@@ -89,7 +89,8 @@ def test_the_table_of_models_keeps_what_was_added(tmp_path: Path) -> None:
         configuration.models(tmp_path, TEST_DATA / "xmodal_models.loc", tmp_path / "none.loc")
         lines = (tmp_path / "xmodal_models.loc").read_text().splitlines()
         second = "away" if is_there else "#? away"
-        assert [line.partition("\t")[0] for line in lines] == ["# value", "own", second, "demo_simulated", "demo_joint", "demo_types"]
+        models = ["own", second, "demo_simulated", "demo_joint", "demo_types"]
+        assert [line.partition("\t")[0] for line in lines] == ["# value", *models]
     assert lines[3].endswith(str(TEST_DATA / "model.safetensors"))
 
 

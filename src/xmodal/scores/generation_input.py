@@ -163,11 +163,9 @@ def scene(mdata: MuData, generated: GeneratedCells, settings: EvaluationSettings
     train, test, made = part == fields.TRAIN, (part == which) & (truth != ""), np.isin(asked, types)
     rows = _few(coded(asked), made)
     labels = {t: label for label, t in zip(annotation_input.labels_in(mdata, key), truth, strict=True)}
-    return Scene(
-        types, tuple(labels[t] for t in types),
-        *(_dense(counts, train), coded(truth[train]), _dense(counts, test), coded(truth[test])),
-        *(_dense(own, rows), coded(asked[rows]), which, key, notes),
-    )  # fmt: skip
+    called = tuple(labels[t] for t in types)
+    measured = (_dense(counts, train), coded(truth[train]), _dense(counts, test), coded(truth[test]))
+    return Scene(types, called, *measured, _dense(own, rows), coded(asked[rows]), which, key, notes)
 
 
 def _parts(mdata: MuData) -> Strings:
