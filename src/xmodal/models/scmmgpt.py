@@ -10,7 +10,7 @@ What differs from the paper, and why: docs/models.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -209,7 +209,7 @@ class ScMMGPT(CrossModalModel):
             return {}
         if len(labelled) < len(batch):
             batch, codes = batch.rows(labelled), codes[labelled]
-        scores = self.genes.scores(batch.values[fields.RNA])
+        scores = self.genes.scores(self.genes.values(batch))
         hidden = self.members.hidden(self.encoder(batch, scores))
         found = {"types": self.members.loss(self.members.logits(hidden), codes, self.get_buffer("targets"))}
         if self.settings.genes:
@@ -252,7 +252,10 @@ class ScMMGPT(CrossModalModel):
 
     def read(self, batch: Batch) -> Read:
         """``batch`` as the first ensemble sees it."""
-        scores = self.genes.scores(batch.values[fields.RNA])
+        return self._read(batch, self.genes.values(batch))
+
+    def _read(self, batch: Batch, values: Tensor) -> Read:
+        scores = self.genes.scores(values)
         inputs = self.encoder(batch, scores)
         hidden = self.members.hidden(inputs, 0)
         at = self.places.standard(side_by_side(hidden))
@@ -309,11 +312,13 @@ class ScMMGPT(CrossModalModel):
 
     def scores(self, batch: Batch, candidates: Sequence[str]) -> Tensor:
         """Calibrated logits of ids of the bank, (cells, candidates); the penalty on types seen is in them."""
+        return self._scores(self.read(batch), batch, candidates)
+
+    def _scores(self, read: Read, batch: Batch, candidates: Sequence[str]) -> Tensor:
         known = set(self.seen)
         place = {c: i for i, c in enumerate(self.classes)}
         old = [i for i, c in enumerate(candidates) if c in known]
         new = [i for i, c in enumerate(candidates) if c not in known]
-        read = self.read(batch)
         codes = [place[candidates[i]] for i in old]
         named = self.named(read)[:, codes] / self.get_buffer("chosen")[2]
         if not new:
@@ -337,8 +342,7 @@ class ScMMGPT(CrossModalModel):
         return slope * (ahead - penalty) if new <= len(self.seen) else self._familiarity(read, batch)
 
     def _familiarity(self, read: Read, batch: Batch) -> Tensor:
-        leftover = self.genes.leftover(read.scores, batch.depth[fields.RNA])
-        return naming.familiarity(self, read, leftover)
+        return naming.familiarity(self, read, self.genes.leftover(read.scores, batch))
 
     def known(self, batch: Batch) -> Tensor:
         """0 to 1: high where a cell is of a type trained on, below .5 where it is less like them than nearly all of these."""
@@ -351,9 +355,9 @@ class ScMMGPT(CrossModalModel):
         """
         if self.settings.cell_model.startswith(EMBEDDING) and not self.settings.genes:
             raise NotApplicable("a model of an embedding alone reads no genes; train it with --set genes=0.34")
-        values = batch.values[fields.RNA].detach().clone().requires_grad_(True)
+        values = self.genes.values(batch).detach().clone().requires_grad_(True)
         with torch.set_grad_enabled(True):
-            logits = self.scores(replace(batch, values={**batch.values, fields.RNA: values}), candidates)
+            logits = self._scores(self._read(batch, values), batch, candidates)
             best = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
             (gradient,) = torch.autograd.grad(best, values)
         above = values.detach() - self.genes.get_buffer("mean")

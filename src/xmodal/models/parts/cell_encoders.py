@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodal import fields
+from xmodal.data.transforms import CP, to_scale
 from xmodal.errors import InputRefused, SettingRefused
 from xmodal.models.layers import drawn
 from xmodal.models.parts.perceiver import Perceiver
@@ -36,7 +37,11 @@ EMBEDDING, TOKENS, COMPONENTS = "obsm:", "builtin", "builtin-mlp"
 
 
 class Genes(nn.Module):
-    """z-scores of log1p CP10k of one modality, (cells, genes), and their principal components, (cells, width)."""
+    """z-scores of log1p CP10k of one modality, (cells, genes), and their principal components, (cells, width).
+
+    Counts are per 10,000 of the genes that the model knows, not of all in the file: a training file of 2,000 variable genes and
+    new cells with all genes would else be on two scales.
+    """
 
     def __init__(self, modality: Modality, count: int) -> None:
         super().__init__()
@@ -57,27 +62,42 @@ class Genes(nn.Module):
         most = min(MOST_CELLS, max(1_000, ENTRIES // len(self.modality)))
         measured = measured.subset(rows_of(len(measured), most))
         total = square = torch.zeros(len(self.modality), dtype=torch.float64)
-        for values in _chunks(measured, self.modality.name):
+        for values in self._chunks(measured):
             total, square = total + values.double().sum(0), square + values.double().square().sum(0)
         mean = total / len(measured)
         spread = (square / len(measured) - mean.square()).clamp(min=0).sqrt()
         self.get_buffer("mean").copy_(mean)
         self.get_buffer("spread").copy_(torch.where(spread > 0, spread + LEAST_SPREAD, torch.inf))
-        axes = components(lambda: map(self.scores, _chunks(measured, self.modality.name)), len(mean), self.width)
+        axes = components(lambda: map(self.scores, self._chunks(measured)), len(mean), self.width)
         self.get_buffer("axes").copy_(axes)
         self._scale(measured)
 
     def _scale(self, cells: Cells) -> None:
         """The spread of the components, and how much of a cell they usually leave at its depth."""
         found, left = [], []
-        for values in _chunks(cells, self.modality.name):
+        for values in self._chunks(cells):
             scores = self.scores(values)
             found.append(scores @ self.get_buffer("axes"))
             left.append(self._left(scores, found[-1]))
         self.get_buffer("scale").copy_(torch.cat(found).std().clamp(min=1e-6))
-        depth = torch.log(torch.from_numpy(cells.depth[self.modality.name]).double().clamp(min=1))
+        total = torch.from_numpy(np.asarray(cells.counts[self.modality.name].sum(1))).double().ravel()
+        depth = torch.log(total.clamp(min=1))
         powers = torch.stack([depth**p for p in range(3)], 1)
         self.get_buffer("left").copy_(torch.linalg.lstsq(powers, torch.cat(left).double()[:, None]).solution[:, 0])
+
+    def values(self, batch: Batch) -> Tensor:
+        """log1p of counts per 10,000 of these genes, (cells, genes); values that are no counts as they are."""
+        if self.modality.scale != fields.LOG_CP10K:
+            return batch.values[self.modality.name]
+        counts = batch.counts[self.modality.name]
+        return torch.log1p(CP * counts / counts.sum(1, keepdim=True).clamp(min=1))
+
+    def _chunks(self, cells: Cells) -> Iterator[Tensor]:
+        m = self.modality
+        for start in range(0, len(cells), CHUNK):
+            rows = slice(start, start + CHUNK)
+            depth = None if m.scale == fields.LOG_CP10K else cells.depth[m.name][rows]
+            yield torch.from_numpy(to_scale(cells.counts[m.name][rows], depth, m.scale))
 
     def scores(self, values: Tensor) -> Tensor:
         """z-scores of ``values`` (cells, genes); zeros where a gene never varies."""
@@ -87,9 +107,9 @@ class Genes(nn.Module):
         """(cells, width), of spread 1 over all components together: the leading ones stay the largest."""
         return scores @ self.get_buffer("axes") / self.get_buffer("scale")
 
-    def leftover(self, scores: Tensor, depth: Tensor) -> Tensor:
-        """How much more the components leave of a cell than of training cells of its ``depth``, in logarithms, (cells,)."""
-        log_depth = torch.log(depth.clamp(min=1))
+    def leftover(self, scores: Tensor, batch: Batch) -> Tensor:
+        """How much more the components leave of a cell than of training cells of its counts, in logarithms, (cells,)."""
+        log_depth = torch.log(batch.counts[self.modality.name].sum(1).clamp(min=1))
         usual = sum(c * log_depth**p for p, c in enumerate(self.get_buffer("left")))
         return self._left(scores, scores @ self.get_buffer("axes")) - usual
 
@@ -101,11 +121,6 @@ class Genes(nn.Module):
 def rows_of(cells: int, most: int) -> npt.NDArray[np.int64]:
     """Rows of at most ``most`` cells, sorted."""
     return drawn(cells, 1, most) if cells > most else np.arange(cells)
-
-
-def _chunks(cells: Cells, modality: str) -> Iterator[Tensor]:
-    for start in range(0, len(cells), CHUNK):
-        yield torch.from_numpy(cells.values(modality, slice(start, start + CHUNK)))
 
 
 def components(chunks: Callable[[], Iterator[Tensor]], features: int, count: int) -> Tensor:

@@ -88,7 +88,7 @@ def _batches(model: ScMMGPT, cells: Cells) -> list[Batch]:
 def _gathered(model: ScMMGPT, cells: Cells) -> Gathered:
     parts = []
     for batch in _batches(model, cells):
-        parts.append(model.encoder(batch, model.genes.scores(batch.values[fields.RNA])))
+        parts.append(model.encoder(batch, model.genes.scores(model.genes.values(batch))))
     codes = torch.from_numpy(cells.extra[fields.LABEL_CODE]).to(parts[0].device)
     return Gathered(torch.cat(parts), codes)
 
@@ -137,7 +137,7 @@ def _calibrate(model: ScMMGPT, cells: Cells) -> None:
     for batch in _batches(model, cells):
         read = model.read(batch)
         named.append(model.named(read))
-        signals.append(_signals(model, read, model.genes.leftover(read.scores, batch.depth[fields.RNA])))
+        signals.append(_signals(model, read, model.genes.leftover(read.scores, batch)))
     codes = torch.from_numpy(cells.extra[fields.LABEL_CODE]).to(named[0].device)
     able = model.places.get_buffer("known")[codes]
     if bool(able.any()):
