@@ -19,7 +19,7 @@ from helpers_annotation import CD4, MONOCYTE, TYPES, B, Toy
 from helpers_data import needs_real
 from xmodal import fields, registry
 from xmodal.describing import calls, corpus, decoders, genes, language_model, neural, scratch, wordings
-from xmodal.describing.evidence import Evidence, by_id, percent, rate
+from xmodal.describing.evidence import Evidence, by_id, fold, percent, probability, rate
 from xmodal.describing.grounding import Plan, Prover, Sentence, Slot, filled, joined
 from xmodal.describing.settings import DecoderChoice, DescribeSettings
 from xmodal.errors import InputRefused
@@ -114,7 +114,8 @@ def test_the_figures_are_those_of_cells_in_which_the_gene_was_not_chosen(about: 
         seen = adata[:, row["values"]["gene"]].X.toarray().ravel() > 0
         assert row["values"]["share_in"] == pytest.approx(seen[inside].mean(), rel=1e-5)
         assert row["values"]["share_out"] == pytest.approx(seen[outside].mean(), rel=1e-5)
-        assert f"({percent(seen[inside].mean())} of them, {percent(seen[outside].mean())} of the others)" in own["text"]
+        shares = f"{percent(seen[inside].mean())} of them and {percent(seen[outside].mean())} of the others)"
+        assert f"{row['values']['gene']} ({fold(row['values']['log2fc'])}, {shares}" in own["text"]
 
 
 def test_the_table_names_the_evidence_of_each_sentence(whole: Path, about: dict[str, Any]) -> None:
@@ -313,6 +314,8 @@ def test_slots_name_their_evidence() -> None:
 def test_figures_are_shown_without_claiming_too_much() -> None:
     assert [percent(v) for v in (0, 0.001, 0.5, 0.999, 1)] == ["0 %", "under 1 %", "50 %", "over 99 %", "100 %"]
     assert rate(3.2e-12) == "3e-12" and rate(0.0) == "1e-99"
+    assert [probability(v) for v in (0.3, 0.994, 0.998, 1.0)] == ["0.30", "0.99", "over 0.99", "1.00"]
+    assert [fold(v) for v in (1.07, 3.4, 6.8)] == ["2.1-fold", "11-fold", "111-fold"]
 
 
 @needs_real

@@ -5,7 +5,7 @@ A sentence may quote what a fact shows, and nothing else that is a number, a gen
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -57,9 +57,21 @@ def percent(share: float) -> str:
     return "over 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
 
 
-def seen(inside: float, outside: float) -> str:
-    """Shares of cells that show a gene, as a sentence says them."""
-    return f"{percent(inside)} of them, {percent(outside)} of the others"
+def fold(log2fc: float) -> str:
+    """How many times as much, with two digits or more."""
+    times = 2**log2fc
+    return f"{times:.0f}-fold" if times >= 9.95 else f"{times:.1f}-fold"
+
+
+def more(row: Mapping[str, Any]) -> str:
+    """Of a gene: how much more there is of it, and in which share of the cells it is seen, as a sentence says it."""
+    inside, outside = percent(row["share_in"]), percent(row["share_out"])
+    return f"{row['gene']} ({fold(row['log2fc'])}, {inside} of them and {outside} of the others)"
+
+
+def probability(value: float) -> str:
+    """Two decimals; what is not sure is not shown as 1."""
+    return "over 0.99" if 0.995 <= value < 1 else decimal(value)
 
 
 def decimal(value: float) -> str:

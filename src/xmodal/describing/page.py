@@ -6,7 +6,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from xmodal import __version__, fields
-from xmodal.describing.evidence import GENE, KINDS
+from xmodal.describing.evidence import GENE, KINDS, probability
 from xmodal.describing.writing import name_of
 from xmodal.reporting import annotation_figure, description_figure, figures
 from xmodal.reporting.report import inline
@@ -61,7 +61,7 @@ def card(unit: Unit, umap: Any, pictured: bool) -> dict[str, Any]:
         "label": call.name,
         "status": call.status,
         "line": f"{subject.cells:,} cells" if subject.cell is None else f"a cell of the group {subject.group}",
-        "probability": "" if call.term == fields.UNKNOWN else f"{call.score:.2f}",
+        "probability": "" if call.term == fields.UNKNOWN else probability(call.score),
         "sentences": [{"text": s.text, "evidence": s.evidence, "by": s.by} for s in unit.sentences],
         "evidence": [{"id": e.id, "kind": KINDS[e.kind], "says": says(e), "source": e.source} for e in unit.evidence],
         "picture": figures.png(drawn) if drawn is not None else b"",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from xmodal import fields
 from xmodal.describing import evidence as facts
-from xmodal.describing.evidence import Evidence, decimal, number, percent, rate
+from xmodal.describing.evidence import Evidence, decimal, number, percent, probability, rate
 from xmodal.describing.grounding import Plan, Slot, joined
 from xmodal.text.ontology import PSEUDO
 
@@ -90,22 +90,22 @@ def _cells(subject: Subject) -> Evidence:
 
 def _call(subject: Subject) -> Evidence:
     call = subject.call
-    shown = {"probability": decimal(call.score), "agreement": percent(call.agreement)}
+    shown = {"probability": probability(call.score), "agreement": percent(call.agreement)}
     if call.term == fields.UNKNOWN:
         shown = {}
     elif not call.term.startswith(PSEUDO):
         shown["id"] = call.term
-    words = f"{call.status}, probability {decimal(call.score)}; {percent(call.agreement)} of the cells one by one"
+    words = f"{call.status}, probability {probability(call.score)}; {percent(call.agreement)} of the cells one by one"
     values = {"status": call.status, "score": call.score, "agreement": call.agreement}
     return Evidence("P1", words if subject.cell is None else words.partition(";")[0], facts.MODEL, shown, values)
 
 
 def _candidate(place: int, found: tuple[str, float], ontology: Ontology) -> Evidence:
-    term, probability = found
+    term, share = found
     name = named(term, ontology)
-    shown = {"candidate": name, "candidate_probability": decimal(probability)}
-    says = f"{name}, probability {decimal(probability)}"
-    return Evidence(f"N{place}", says, facts.MODEL, shown, {"term": term, "probability": probability})
+    shown = {"candidate": name, "candidate_probability": probability(share)}
+    says = f"{name}, probability {probability(share)}"
+    return Evidence(f"N{place}", says, facts.MODEL, shown, {"term": term, "probability": share})
 
 
 def named(term: str, ontology: Ontology) -> str:
@@ -123,9 +123,9 @@ def _genes(subject: Subject) -> list[Evidence]:
 
 def _gene(id: str, row: dict[str, Any], counts: int | None) -> Evidence:
     """Figures are those of the half of the cells in which the gene was not chosen; of a cell its counts as well."""
-    seen_in = facts.seen(row["share_in"], row["share_out"])
-    figures = f"seen in {seen_in}, log2 fold change {row['log2fc']:.1f}, AUROC {decimal(row['auroc'])}"
-    shown = {"gene": row["gene"], "figures": f"{row['gene']} ({seen_in})"}
+    seen = f"seen in {percent(row['share_in'])} of them, {percent(row['share_out'])} of the others"
+    figures = f"{facts.fold(row['log2fc'])}, {seen}, AUROC {decimal(row['auroc'])}"
+    shown = {"gene": row["gene"], "figures": facts.more(row)}
     values = {k: float(row[k]) for k in ("log2fc", "share_in", "share_out", "auroc", "padj")}
     values |= {"gene": row["gene"], "higher": True}
     if counts is not None:

@@ -44,7 +44,7 @@ WORDINGS = {
     ),
     "genes": (
         "(Compared with|In comparison with|Against) (all other|the other) cells they (have|show) more of {genes}, "
-        "in brackets (the|those) cells that show it."
+        "in brackets (how much more|how many times as much) and the cells that show it."
     ),
     "tested": (
         "(Genes were chosen|The genes were chosen|Genes were looked for) in {half} of the cells and tested in the other {rest}, "

@@ -192,7 +192,7 @@ def _with_genes(mdata: MuData, found: Scene, ontology: Ontology, seed: int) -> S
     said = {}
     for name in groups[0]:
         rows = table.of(name).to_dict("records")
-        shown = [f"{r['gene']} ({facts.seen(r['share_in'], r['share_out'])})" for r in rows]
+        shown = [facts.more(r) for r in rows]
         more = " " + template("genes").format(genes=joined(shown)) if shown else ""
         said[name] = type_text(name, ontology) + more
     return np.array([said[t] for t in truth[found.scored]], object)
