@@ -98,7 +98,7 @@ def test_twice_and_stopped_between_give_the_same_weights(
     for out in ("first", "second"):
         train(prepared, tmp_path / out, name, device)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_pass", stopping(training._pass, 3))
+        patch.setattr(training, "one_pass", stopping(training.one_pass, 3))
         assert train(prepared, tmp_path / "stopped", name, device) == 143
     metrics = train(prepared, tmp_path / "stopped", name, device)
     assert metrics["timing"]["went_on_from_epoch"] == 2

@@ -166,7 +166,7 @@ def test_a_training_that_was_stopped_goes_on_in_portions(
     train(prepared, tmp_path / "unbroken", "--set", "batch_size=128")
     monkeypatch.undo()
     tried = limit(CrossMP, "loss", 64)
-    monkeypatch.setattr(training, "_pass", stopping(training._pass, 3))
+    monkeypatch.setattr(training, "one_pass", stopping(training.one_pass, 3))
     ended = call_xmodal(*command(prepared, tmp_path / "out", "--set", "batch_size=128"))
     assert ended.code == 143
     monkeypatch.undo()
