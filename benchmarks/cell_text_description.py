@@ -1,15 +1,16 @@
 """Cells in words, measured: `xmodal describe` beside label and definition alone, and floors; is what it says true?
 
     python benchmarks/cell_text_description.py [--part template|scratch|all] [--sets pbmc3k,cortex] [--seeds 5] [--threads 1]
-                                               [--steps 400] [--write]
+                                               [--steps 200] [--write]
 
 Everything goes through the commands a user has; scores are those of `xmodal evaluate --description`.  A fifth of the cells of
-each type are test cells and a tenth validation cells, 5 splits.  `scmmgpt` learns from the others (without its generator, which
-plays no part), `xmodal annotate` names the test cells, and these are described, by groups of one label and cell by cell: genes are
-chosen in one half of the test cells of a group and tested in the other.  Nothing is chosen on test cells.  ``scratch``: the small
-decoder, taught for ``--steps`` on the texts of the checkpoint of the first split.  A decoder on top of a language model has no
-figures: no such model may be fetched.  Results are kept in benchmarks/results/cell_text_description.json (a part and set measured
-anew replaces its own); ``--write`` also rewrites the tables of benchmarks/RESULTS.md.
+each type are test cells and a tenth validation cells, 5 splits.  `scmmgpt` learns from the others (without its generator,
+which plays no part), `xmodal annotate` names the test cells, and these are described, by groups of one label and cell by
+cell: genes are chosen in one half of the test cells of a group and tested in the other.  Nothing is chosen on test cells.
+``scratch``: the small decoder, taught for ``--steps`` on the texts of the checkpoint of the first split.  A decoder on top of
+a language model has no figures: no such model may be fetched.  Results are kept in
+benchmarks/results/cell_text_description.json (a part and set measured anew replaces its own); ``--write`` also rewrites the
+tables of benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -290,7 +291,7 @@ if __name__ == "__main__":
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--write", action="store_true")
     ARGS = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

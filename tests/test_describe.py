@@ -438,7 +438,7 @@ SMALL = scratch.ScratchSettings(layers=1, width=48, heads=2, soft=2)
 def taught(texts: decoders.Texts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scratch")
     how = decoders.How(CPU, 0, False, tiny_text_model(folder / "text"))
-    settings = neural.TeachingSettings(steps=150, batch_size=12, learning_rate=1e-2)
+    settings = neural.TeachingSettings(steps=70, batch_size=12, learning_rate=1e-2)
     done = decoders.train(DecoderChoice.of("scratch"), texts, folder / "decoder", settings, how, SMALL)
     assert done["loss"] < 1.5, done
     return folder / "decoder"

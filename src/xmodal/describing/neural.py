@@ -39,8 +39,8 @@ class TeachingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(400, ge=1, description="Minibatches.")
-    batch_size: int = Field(32, ge=1, description="Sentences in a minibatch.")
+    steps: int = Field(200, ge=1, description="Minibatches.")
+    batch_size: int = Field(16, ge=1, description="Sentences in a minibatch.")
     learning_rate: float = Field(2e-3, gt=0, description="Learning rate of AdamW.")
     noise: float = Field(
         0.3, ge=0, description="Length of the noise that is added to the vector of a text, of length 1."

@@ -51,6 +51,7 @@ class Scratch(Speaker):
         )
         self.layers = nn.TransformerEncoder(layer, settings.layers, nn.LayerNorm(width), enable_nested_tensor=False)
         nn.init.normal_(self.pieces_of.weight, std=width**-0.5)
+        nn.init.normal_(self.places.weight, std=0.1)  # else places drown what stands there
         said = {i for kind in WORDED for form in forms(kind) for i in self.pieces(form)} | {self.end}
         self.said = torch.tensor(sorted(said))  # follows from the tokenizer: no buffer
 
@@ -67,7 +68,8 @@ class Scratch(Speaker):
 
     def logits(self, vectors: Tensor, ids: Tensor) -> Tensor:
         soft = self.prompt(vectors).view(len(vectors), self.settings.soft, -1)
-        x = torch.cat([soft, self.pieces_of(ids.to(vectors.device))], 1)  # (rows, soft + length, width)
+        read = self.pieces_of(ids.to(vectors.device)) * self.settings.width**0.5
+        x = torch.cat([soft, read], 1)  # (rows, soft + length, width)
         x = x + self.places(torch.arange(x.shape[1], device=x.device))
         mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], device=x.device)
         x = self.layers(x, mask=mask, is_causal=True)[:, self.settings.soft - 1 :]

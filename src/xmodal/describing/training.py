@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
-# A language model speaks already, and is a hundred times as large: fewer and smaller steps.
-OF_LANGUAGE_MODELS = {"steps": 200, "batch_size": 8, "learning_rate": 1e-3}
+# A language model speaks already, and is a hundred times as large: smaller steps of fewer sentences.
+OF_LANGUAGE_MODELS = {"batch_size": 8, "learning_rate": 1e-3}
 
 
 @dataclass(frozen=True)
