@@ -647,8 +647,8 @@ def test_cells_are_named_by_the_trained_model(trained: Path, tmp_path: Path) -> 
     out = annotated(model, trained / "new.h5ad", tmp_path / "a.h5ad", "--report-dir", tmp_path / "seen", *more)
     truth = np.array([TYPES[str(t)] for t in out.obs["cell_type"]])
     ids = out.obs["cell_type_ontology_term_id"].astype(str).to_numpy()
-    assert (ids[truth == B] == B).mean() > 0.8 and (ids[truth == MONOCYTE] == MONOCYTE).mean() > 0.8
-    assert (out.obs["ct_label"][truth == ODD] == "odd ones").mean() > 0.8
+    assert (ids[truth == B] == B).mean() > 0.6 and (ids[truth == MONOCYTE] == MONOCYTE).mean() > 0.6
+    assert (out.obs["ct_label"][truth == ODD] == "odd ones").mean() > 0.6
     seen = np.isin(truth, SEEN)
     assert out.obs["ct_known"][seen].mean() > out.obs["ct_known"][~seen].mean() + 0.2
     genes = pd.read_csv(tmp_path / "seen/genes.tsv", sep="\t")

@@ -370,7 +370,7 @@ def test_options_of_embeddings_do_not_go_with_predictions(files: Path, tmp_path:
     prediction(with_batches(), "rna", "atac").write_h5ad(tmp_path / "P.h5ad")
     start = (files / "truth.h5mu", "--output-dir", tmp_path / "out")
     neither = run(*start)
-    assert isinstance(neither.exception, UsageRefused) and "either" in str(neither.exception)
+    assert isinstance(neither.exception, UsageRefused) and "give one of --prediction" in str(neither.exception)
     for more, name in ((("--batch-key", "batch"), "--batch-key"), (("--comparators", "wnn"), "--comparators")):
         done = run(*start, "--prediction", f"rna={tmp_path / 'P.h5ad'}", *more)
         assert isinstance(done.exception, UsageRefused) and f"{name}: this goes with --embedding" in str(done.exception)
