@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import h5py
 import mudata as mu
 import numpy as np
 import pandas as pd
@@ -179,6 +180,29 @@ def test_files_of_every_kind_are_one_stream(tmp_path: Path) -> None:
     assert raw.place == "raw/X" and raw.read(3, 5)[0].toarray().tolist() == layered.raw.X[3:5].toarray().tolist()
 
 
+def before_version_3(path: Path, genomes: tuple[str, ...]) -> Path:
+    """A matrix of Cell Ranger before version 3: 5 cells, 3 genes, a group for each genome."""
+    matrix = sp.csc_matrix(np.arange(15).reshape(3, 5) % 4)
+    with h5py.File(path, "w") as file:
+        for genome in genomes:
+            group = file.create_group(genome)
+            for key in ("data", "indices", "indptr"):
+                group[key] = getattr(matrix, key)
+            group["barcodes"] = np.array([f"ACGT{i}-1" for i in range(5)], "S")
+            group["gene_names"] = np.array(["TMEM1", "TMEM2", "TMEM3"], "S")
+            group["genes"] = np.array([f"ENSG0000000000{i}" for i in range(3)], "S")
+    return path
+
+
+def test_old_10x_files(tmp_path: Path) -> None:
+    found = sources.find(before_version_3(tmp_path / "old.h5", ("hg19",)))
+    assert (found.cells, found.names) == (5, ("TMEM1", "TMEM2", "TMEM3"))
+    assert found.ids[1] == "ENSG00000000001"
+    assert found.read(1, 4)[0].toarray().tolist() == (np.arange(15).reshape(3, 5) % 4).T[1:4].tolist()
+    with pytest.raises(InputRefused, match=r"several genomes \(hg19, mm10\)"):
+        sources.find(before_version_3(tmp_path / "two.h5", ("hg19", "mm10")))
+
+
 def test_depth_is_that_of_the_whole_file(tmp_path: Path) -> None:
     part = cells(NAMES[:20], 40)
     plain = streamed([write(part, tmp_path / "plain.h5ad")], genes=NAMES[:5]).valid()
@@ -236,8 +260,10 @@ def test_other_refusals(files: list[Path], made: Path, tmp_path: Path) -> None:
     few, genes, table = write(cells(NAMES[:20], 12), tmp_path / "few.h5ad"), tmp_path / "genes.txt", tmp_path / "t.txt"
     genes.write_text("Pvalb\nSst\n")
     table.write_text("a\tb\nc\td\n")
-    out = tmp_path / "out"
+    out, alone = tmp_path / "out", tmp_path / "atac.h5mu"
+    mu.MuData({"atac": cells(PEAKS, 30), "protein": cells(NAMES[:5], 30)}).write_h5mu(alone)
     for done, code, words in (
+        (pretrain([alone], out), 3, "it has atac, protein, no rna"),
         (pretrain([tmp_path / "none.h5ad"], out), 3, "no such file"),
         (pretrain([few], out), 3, "20 are needed"),
         (pretrain([files[0], files[0]], out), 2, "given twice"),
