@@ -155,6 +155,14 @@ def test_equal_input_gives_equal_bytes_and_another_seed_other_halves(
     assert other["groups"]["B cell"]["tested_in"] != first["groups"]["B cell"]["tested_in"]
 
 
+def test_genes_are_those_of_the_checkpoint_in_whichever_order(
+    model: Path, file: Path, about: dict[str, Any], tmp_path: Path
+) -> None:
+    adata = ad.read_h5ad(file)
+    adata[:, ::-1].copy().write_h5ad(tmp_path / "turned.h5ad")
+    assert described(model, tmp_path / "turned.h5ad", tmp_path / "d")["units"] == about["units"]
+
+
 def test_labels_of_annotate_are_taken_as_they_are(model: Path, file: Path, tmp_path: Path) -> None:
     done = call_xmodal("annotate", file, "--checkpoint", model, "--output", tmp_path / "a.h5ad", "--quiet")
     assert done.code == 0, done.err

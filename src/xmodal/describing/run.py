@@ -25,6 +25,7 @@ from xmodal.errors import InputRefused
 
 if TYPE_CHECKING:
     import torch
+    from mudata import MuData
 
     from xmodal.describing.calls import Call, Called, Described
     from xmodal.describing.genes import Named
@@ -86,8 +87,8 @@ def run(
         groups = calls.groups(obs, called, settings)
     except InputRefused as error:
         raise error.at(str(file)) from None
-    named = genes.find(job.mdata, (groups.names, groups.codes), settings, seed, file)
-    prover = Prover(frozenset(map(str, job.mdata.mod[fields.RNA].var_names)), bank.ontology)
+    named = genes.find(_counted(job), (groups.names, groups.codes), settings, seed, file)
+    prover = Prover(frozenset(job.cells.vocabulary[fields.RNA].features), bank.ontology)
     words = Words(prover, TEMPLATE)
     if (choice := DecoderChoice.of(settings.decoder)).neural:
         assert decoder_dir is not None
@@ -184,14 +185,24 @@ def _of_cell(group: Subject, found: Found, call: Call, place: tuple[int, dict[st
     return replace(group, call=call, unlike=unlike, cell=name, counts=own)
 
 
+def _counted(job: Job) -> MuData:
+    """The counts as the checkpoint reads them: its genes, by its names, whatever the file calls them."""
+    import anndata as ad
+    import pandas as pd
+    from mudata import MuData
+
+    cells = job.cells
+    obs = pd.DataFrame({fields.DEPTH: cells.depth[fields.RNA]}, index=pd.Index(cells.names, dtype=object))
+    var = pd.DataFrame(index=pd.Index(cells.vocabulary[fields.RNA].features, dtype=object))
+    return MuData({fields.RNA: ad.AnnData(cells.counts[fields.RNA].astype(np.float32), obs=obs, var=var)})
+
+
 def _counts(found: Found) -> dict[str, Any]:
     """Counts (cells,) of every gene that is named of a group."""
-    rna = found.job.mdata.mod[fields.RNA]
+    cells = found.job.cells
+    place = {gene: i for i, gene in enumerate(cells.vocabulary[fields.RNA].features)}
     wanted = sorted({str(g) for g in found.named.table["gene"]})
-    place = rna.obs_names.get_indexer(found.job.cells.names)
-    columns = rna[:, wanted].X.tocsr()[np.maximum(place, 0)].toarray() if wanted else np.zeros((len(place), 0))
-    columns[place < 0] = 0
-    return {gene: columns[:, i] for i, gene in enumerate(wanted)}
+    return {gene: cells.counts[fields.RNA][:, [place[gene]]].toarray().ravel() for gene in wanted}
 
 
 def drawn(codes: Index, number: int | None, seed: int) -> Index:
