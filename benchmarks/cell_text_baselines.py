@@ -89,7 +89,7 @@ def celltypist_of(given: str | None) -> Any:
     import celltypist
 
     logging.getLogger("celltypist").setLevel(logging.ERROR)
-    celltypist.logger.setLevel(logging.ERROR)
+    celltypist.logger.set_level(logging.ERROR)
     sys.modules["celltypist.train"].LogisticRegression = OneVersusRest  # type: ignore[attr-defined]
     return celltypist
 

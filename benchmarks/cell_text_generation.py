@@ -34,7 +34,7 @@ RESULTS = HERE / "results" / "cell_text_generation.json"
 ONTOLOGY = REAL / "tables" / "cell_ontology_terms.tsv.gz"
 MODEL = ["--set", "members=1", "--set", "folds=0"]
 CELLS = 200  # generated of each type
-FOLDS, LEFT_OUT = 8, 3
+FOLDS, LEFT_OUT = 6, 3
 FEWEST = 25  # cells of a type that is left out
 SHOWN = ("knn_accuracy_10", "mmd2", "variance_ratio", "c2st", "r_delta")
 TERMS = {  # by hand; claustrum cells have no term
