@@ -129,13 +129,27 @@ def test_every_result_is_on_the_page_of_outputs(finished: Run, folder: Path) -> 
     assert undocumented(files) == []
 
 
+def test_generated_cells_are_compared_with_those_learned_from(finished: Run, folder: Path) -> None:
+    """The model is that of the first run; its types are prompts."""
+    (folder / "learned.csv").write_text("sample,role,rna\nlabelled,train,labelled.h5ad\n")
+    (folder / "prompts.tsv").write_bytes((TESTDATA / "prompts.tsv").read_bytes())
+    options = ("-profile", "test", "--task", "generate", "--input", "learned.csv", "--prompts", "prompts.tsv")
+    run = pipeline(folder, *options, *QUICK, "--outdir", "made", "--skip_multiqc", "-resume", timeout=600)
+    succeeded(run)
+    assert "Cached process > XMODAL:CELL_TEXT:CROSSMODAL_TRAIN:XMODAL_TRAIN" in run.stdout
+    assert ad.read_h5ad(folder / "made/generated/prompts.h5ad").n_obs == 200
+    assert (folder / "made/evaluation/prompts/metrics.json").is_file()
+    files = [str(f.relative_to(folder / "made")) for f in (folder / "made").rglob("*") if f.is_file()]
+    assert undocumented(files) == []
+
+
 def test_cells_from_a_text_need_a_model_alone(tmp_path: Path) -> None:
     """A given model, no samplesheet; nothing to compare with."""
     (tmp_path / "prompts.tsv").write_text("prompt\nT cell\nmonocyte\n")
     options = ("--task", "generate", "--checkpoint", str(TYPES), "--prompts", "prompts.tsv", "--generated_cells", "5")
     run = pipeline(tmp_path, "--outdir", "out", "--skip_multiqc", *options)
     succeeded(run)
-    made = ad.read_h5ad(tmp_path / "out/generated/generated.h5ad")
+    made = ad.read_h5ad(tmp_path / "out/generated/prompts.h5ad")
     assert made.obs[fields.PROMPT].value_counts().to_dict() == {"T cell": 5, "monocyte": 5}
     files = [str(f.relative_to(tmp_path / "out")) for f in (tmp_path / "out").rglob("*") if f.is_file()]
     assert undocumented(files) == [] and "XMODAL_TRAIN" not in run.stdout

@@ -34,7 +34,7 @@ workflow CELL_TEXT {
     ch_prompts = ch_model
         .filter { generates }
         .combine(ch_truth.map { truth -> [truth] })
-        .map { checkpoint, truth -> [[id: 'generated'], checkpoint, val_options.prompts, truth] }
+        .map { checkpoint, truth -> [[id: 'prompts'], checkpoint, val_options.prompts, truth] }
 
     CROSSMODAL_CELL_TEXT(
         ch_heldout.mix(ch_new),
