@@ -1,7 +1,7 @@
 """Cells in words, measured: `xmodal describe` beside label and definition alone, and floors; is what it says true?
 
     python benchmarks/cell_text_description.py [--part template|scratch|all] [--sets pbmc3k,cortex] [--seeds 5] [--threads 1]
-                                               [--steps 200] [--write]
+                                               [--steps 200] [--fresh] [--write]
 
 Everything goes through the commands a user has; scores are those of `xmodal evaluate --description`.  A fifth of the cells of
 each type are test cells and a tenth validation cells, 5 splits.  `scmmgpt` learns from the others (without its generator,
@@ -9,8 +9,8 @@ which plays no part), `xmodal annotate` names the test cells, and these are desc
 cell: genes are chosen in one half of the test cells of a group and tested in the other.  Nothing is chosen on test cells.
 ``scratch``: the small decoder, taught for ``--steps`` on the texts of the checkpoint of the first split.  A decoder on top of
 a language model has no figures: no such model may be fetched.  Results are kept in
-benchmarks/results/cell_text_description.json (a part and set measured anew replaces its own); ``--write`` also rewrites the
-tables of benchmarks/RESULTS.md.
+benchmarks/results/cell_text_description.json as soon as a split is done, which is not measured again without ``--fresh``;
+``--write`` also rewrites the tables of benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import logging
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def annotated(name: str, seed: int, scratch: Path) -> tuple[Path, Path, Path, fl
     folder, out = scratch / f"{name}{seed}", scratch / f"{name}{seed}.h5ad"
     texts = ("--label-key", "label", "--label-terms", cells.with_suffix(".tsv"), "--ontology", ONTOLOGY)
     common = ("--seed", seed, "--threads", ARGS.threads, "--overwrite")
-    xmodal("train", cells, "--model", "scmmgpt", "--output-dir", folder, *common, *texts, *MODEL)
+    if not (folder / "model.safetensors").exists():  # of another part
+        xmodal("train", cells, "--model", "scmmgpt", "--output-dir", folder, *common, *texts, *MODEL)
     seconds = float(json.loads((folder / "metrics.json").read_text())["timing"]["train_s"])
     model = folder / "model.safetensors"
     xmodal("annotate", cells, "--checkpoint", model, "--output", out, "--split", "test", *common)
@@ -166,28 +168,27 @@ def label_f1(made: tuple[Path, Path, Path, float], column: str) -> float:
     return macro_f1(truth, np.array([names[v] for v in told], object))
 
 
-def template(name: str, scratch: Path) -> dict[str, Any] | None:
-    """Groups and cells in each split, and the F1 of annotate's labels."""
-    runs = []
+def template(name: str, scratch: Path, before: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Groups and cells in each split that was not measured before, and the F1 of annotate's labels."""
+    runs: dict[str, Any] = {} if ARGS.fresh else dict(before.get("runs", {}))
     for seed in range(ARGS.seeds):
-        made = annotated(name, seed, scratch)
-        if made is None:
-            return None
+        if str(seed) in runs or (made := annotated(name, seed, scratch)) is None:
+            continue
         run: dict[str, Any] = {"train_s": made[3]}
         for per, column in (("cluster", "ct_cluster_label"), ("cell", "ct_label")):
             run[per] = described(made, scratch / f"{name}{seed}_{per}", seed, "--per", per)
             run[per]["annotate_f1"] = round(label_f1(made, column), 5)
             own = run[per]["methods"]["description"]
             log.info("%s, split %d, %s: %s", name, seed, per, {k: own.get(k) for k in (*HEADLINE, *FAITH)})
-        runs.append(run)
-    return {"runs": runs, **{per: summed([r[per] for r in runs]) for per in ("cluster", "cell")}}
+        runs[str(seed)] = run
+        yield {"runs": runs, **{per: summed([r[per] for r in runs.values()]) for per in ("cluster", "cell")}}
 
 
-def scratch_decoder(name: str, scratch: Path) -> dict[str, Any] | None:
+def scratch_decoder(name: str, scratch: Path, _: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The small decoder taught on the texts of the first split's checkpoint."""
     made = annotated(name, 0, scratch)
     if made is None:
-        return None
+        return
     folder, common = scratch / f"{name}_decoder", ("--seed", 0, "--threads", ARGS.threads, "--overwrite")
     start = time.monotonic()
     xmodal(
@@ -197,7 +198,7 @@ def scratch_decoder(name: str, scratch: Path) -> dict[str, Any] | None:
     seconds = round(time.monotonic() - start, 1)
     more = ("--decoder", "scratch", "--decoder-dir", folder)
     run = described(made, scratch / f"{name}_scratch", 0, *more)
-    return {"teach_s": seconds, "steps": ARGS.steps, **run}
+    yield {"teach_s": seconds, "steps": ARGS.steps, **run}
 
 
 def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -233,7 +234,8 @@ def tables(found: dict[str, Any]) -> str:
     """Markdown."""
     lines = []
     for per, what in (("cluster", "Groups of one label"), ("cell", "Cell by cell")):
-        lines += [f"{what}: mean over splits, ± 95 % interval.", ""]
+        counted = ", ".join(f"{name} {len(a['runs'])} splits" for name, a in found.get("template", {}).items())
+        lines += [f"{what}: mean over splits ({counted}), ± 95 % interval.", ""]
         lines += ["| set | method | " + " | ".join(HEADLINE) + " |", "|---|---|" + "---|" * len(HEADLINE)]
         for name, about in found.get("template", {}).items():
             lines += [_row(name, m, own, HEADLINE) for m, own in about[per]["means"].items()]
@@ -275,8 +277,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for part, measure in parts.items():
             for name in ARGS.sets.split(",") if ARGS.part in (part, "all") else ():
-                about = measure(name, Path(scratch))
-                if about is not None:
+                for about in measure(name, Path(scratch), found.get(part, {}).get(name, {})):
                     found.setdefault(part, {})[name] = about
                     RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     text = tables(found)
@@ -292,6 +293,7 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--fresh", action="store_true", help="measure every split again")
     parser.add_argument("--write", action="store_true")
     ARGS = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
