@@ -18,6 +18,7 @@ import json
 import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -159,11 +160,11 @@ def generate(model: Path, prompts: list[str], out: Path, seed: int, *more: objec
     return out
 
 
-def seen(name: str, scratch: Path) -> dict[str, Any] | None:
-    """Scores of every method in each split, and which of the four bars the generated cells reach by the means."""
+def seen(name: str, scratch: Path) -> Iterator[dict[str, Any]]:
+    """Scores of every method in each split so far, and which of the four bars the generated cells reach by the means."""
     adata = loaded(name)
     if adata is None:
-        return None
+        return
     runs, seconds = [], []
     for seed in range(ARGS.seeds):
         some = split(adata, seed)
@@ -178,7 +179,7 @@ def seen(name: str, scratch: Path) -> dict[str, Any] | None:
         found = json.loads((out / "metrics.json").read_text())["generation"]
         runs.append({"methods": found["methods"], "types": found["types"], "passed": found["passed"]})
         log.info("%s, split %d: %s", name, seed, {k: round(found["methods"]["generated"][k], 4) for k in SHOWN})
-    return {"runs": runs, "train_s": seconds, "cells": ARGS.cells, "share": ARGS.share, **summed(runs)}
+        yield {"runs": runs, "train_s": seconds, "cells": ARGS.cells, "share": ARGS.share, **summed(runs)}
 
 
 def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -199,11 +200,12 @@ def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"means": methods, "passed": passes(means["generated"], means["real"])}
 
 
-def unseen(name: str, scratch: Path) -> dict[str, Any] | None:
-    """r_delta of cells of types that were left out of training, beside plain guesses; each left-out type of each fold."""
+def unseen(name: str, scratch: Path) -> Iterator[dict[str, Any]]:
+    """r_delta of cells of types that were left out of training, beside plain guesses; each left-out type of each fold so far."""
     adata = loaded(name)
     if adata is None:
-        return None
+        return
+    names = ("generated", "nearest", "ridge", "oracle")
     some = split(adata, 0)
     size = some.obs["class"].value_counts()
     able = sorted(c for c, n in size.items() if n >= FEWEST and not c.startswith("label:"))
@@ -217,8 +219,7 @@ def unseen(name: str, scratch: Path) -> dict[str, Any] | None:
         made = ad.read_h5ad(generate(model, out, scratch / f"{name}_without{fold}.h5ad", fold, "--force"))
         rows += [{"fold": fold, **row} for row in compared(some, kept, made, out, model)]
         log.info("%s, fold %d: %s", name, fold, [round(r["generated"], 3) for r in rows[-LEFT_OUT:]])
-    names = ("generated", "nearest", "ridge", "oracle")
-    return {"rows": rows, "means": {n: float(np.mean([r[n] for r in rows])) for n in names}}
+        yield {"rows": rows, "means": {n: float(np.mean([r[n] for r in rows])) for n in names}}
 
 
 def compared(some: ad.AnnData, kept: ad.AnnData, made: ad.AnnData, out: list[str], model: Path) -> list[dict[str, Any]]:
@@ -264,12 +265,13 @@ def compared(some: ad.AnnData, kept: ad.AnnData, made: ad.AnnData, out: list[str
 
 def tables(found: dict[str, Any]) -> str:
     """Markdown."""
-    lines = ["Types that were trained on: mean over splits, ± 95 % interval.", ""]
+    lines = ["Types that were trained on: mean over splits (runs), ± 95 % interval.", ""]
     lines += ["| set | method | " + " | ".join(SHOWN) + " |", "|---|---|" + "---|" * len(SHOWN)]
     for name, about in found.get("seen", {}).items():
         for method, own in about["means"].items():
             cells = [f"{own[s][0]:.4f} ± {own[s][1]:.4f}" if s in own else "-" for s in SHOWN]
             lines.append(f"| {name} | {method} | " + " | ".join(cells) + " |")
+        number = f"{len(about['runs'])} splits"
         missed = [s for s, fine in about["passed"].items() if not fine]
         lines.append(
             f"| {name} | *bars* | " + ("all four reached" if not missed else f"missed: {', '.join(missed)}") + " |"
@@ -290,8 +292,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for part, measure in parts.items():
             for name in ARGS.sets.split(",") if ARGS.part in (part, "all") else ():
-                about = measure(name, Path(scratch))
-                if about is not None:
+                for about in measure(name, Path(scratch)):
                     found.setdefault(part, {})[name] = about
                     RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     text = tables(found)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -247,6 +249,22 @@ def test_columns_that_mapped_cells_lack_are_left_out(finished: Run, folder: Path
     assert [keys["joint"][k] for k in ("label_key", "batch_key")] == ["cell_type", "batch"]
     assert [keys["mapped"][k] for k in ("label_key", "batch_key")] == [None, None]
     assert keys["mapped"]["cells"] == 100  # all of them, not only those of a split
+
+
+STEPS = ("CHECK", "PREPARE", "PREPARE_NEW", "EMBED", "IMPUTE", "MARKERS", "REPORT")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_writes_over_what_a_killed_run_left(finished: Run, folder: Path, tmp_path: Path, step: str) -> None:
+    """Where Nextflow itself was killed, -resume gives a step the folder in which its last attempt may have ended well."""
+    log = (folder / "out/pipeline_info/execution_trace.txt").read_text()
+    [short, *_] = re.findall(rf"\t(\w\w/\w+)\t.*:XMODAL_{step} \(", log)
+    [work] = (folder / "work").glob(f"{short}*")
+    again = shutil.copytree(work, tmp_path / "again", symlinks=True)  # not in place: what is cached must stay
+    environment = os.environ | {"PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    shell = ["bash", "-C", "-e", "-u", "-o", "pipefail", ".command.sh"]  # as nextflow.config has it
+    done = subprocess.run(shell, cwd=again, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_resume_finds_only_the_markers_again_by_another_sample(finished: Run, folder: Path) -> None:

@@ -159,7 +159,9 @@ def profiles(points: pd.DataFrame) -> Figure:
         part = points[points["kind"] == kind]
         for label, (colour, marker) in styles.items():
             own = part[part["label"].astype(str) == label]
-            axis.scatter(own["umap1"], own["umap2"], s=7, c=colour, marker=marker, lw=0, alpha=0.8, label=shortened(label))
+            axis.scatter(
+                own["umap1"], own["umap2"], s=7, c=colour, marker=marker, lw=0, alpha=0.8, label=shortened(label)
+            )
         axis.set_title("measured profiles" if kind == "true" else "predicted profiles, same cells")
         axis.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2" if kind == "true" else "")
     if list(styles) != [""]:

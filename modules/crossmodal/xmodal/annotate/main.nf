@@ -30,6 +30,7 @@ process XMODAL_ANNOTATE {
     """
     xmodal annotate \\
         ${args} \\
+        --overwrite \\
         ${chosen} \\
         ${named} \\
         --checkpoint ${checkpoint} \\

@@ -26,6 +26,7 @@ process XMODAL_CHECK {
     """
     xmodal check \\
         ${args} \\
+        --overwrite \\
         --threads ${task.cpus} \\
         --device cpu \\
         ${model} \\

@@ -32,6 +32,7 @@ process XMODAL_DESCRIBE {
     """
     xmodal describe \\
         ${args} \\
+        --overwrite \\
         ${chosen} \\
         ${worded} \\
         --checkpoint ${checkpoint} \\

@@ -28,6 +28,7 @@ process XMODAL_EMBED {
     """
     xmodal embed \\
         ${args} \\
+        --overwrite \\
         ${chosen} \\
         --checkpoint ${checkpoint} \\
         --threads ${task.cpus} \\

@@ -37,6 +37,7 @@ process XMODAL_EVALUATE {
     """
     xmodal evaluate \\
         ${args} \\
+        --overwrite \\
         ${pairs} \\
         ${others} \\
         ${model} \\

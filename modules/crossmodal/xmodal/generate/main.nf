@@ -28,6 +28,7 @@ process XMODAL_GENERATE {
     """
     xmodal generate \\
         ${args} \\
+        --overwrite \\
         ${encoder} \\
         --checkpoint ${checkpoint} \\
         --prompts ${prompts} \\

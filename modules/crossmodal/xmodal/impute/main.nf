@@ -24,6 +24,7 @@ process XMODAL_IMPUTE {
     """
     xmodal impute \\
         ${args} \\
+        --overwrite \\
         --checkpoint ${checkpoint} \\
         --threads ${task.cpus} \\
         --device ${device} \\

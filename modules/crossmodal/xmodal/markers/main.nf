@@ -23,6 +23,7 @@ process XMODAL_MARKERS {
     """
     xmodal markers \\
         ${args} \\
+        --overwrite \\
         --threads ${task.cpus} \\
         --device cpu \\
         --output-dir ${prefix} \\

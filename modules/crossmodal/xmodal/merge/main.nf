@@ -23,6 +23,7 @@ process XMODAL_MERGE {
     """
     xmodal merge \\
         ${args} \\
+        --overwrite \\
         --threads ${task.cpus} \\
         --device cpu \\
         --output ${prefix}.h5ad \\

@@ -26,6 +26,7 @@ process XMODAL_PREDICT {
     """
     xmodal predict \\
         ${args} \\
+        --overwrite \\
         ${chosen} \\
         --from ${source} \\
         --to ${target} \\

@@ -24,9 +24,10 @@ process XMODAL_PREPARE {
     def over = !peaks ? '' : peaks.name.endsWith('.safetensors') ? "--checkpoint ${peaks}" : "--peaks ${peaks}"
     def lines = sheet.readLines().collect { line -> "'${line}'" }.join(' ')
     """
-    printf '%s\\n' ${lines} > samplesheet.csv
+    printf '%s\\n' ${lines} >| samplesheet.csv
     xmodal prepare \\
         ${args} \\
+        --overwrite \\
         ${over} \\
         --samplesheet samplesheet.csv \\
         --threads ${task.cpus} \\

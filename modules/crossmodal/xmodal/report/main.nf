@@ -26,6 +26,7 @@ process XMODAL_REPORT {
     """
     xmodal report \\
         ${args} \\
+        --overwrite \\
         ${parts} \\
         ${predicted} \\
         --threads ${task.cpus} \\

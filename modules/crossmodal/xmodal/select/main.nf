@@ -28,6 +28,7 @@ process XMODAL_SELECT {
     """
     xmodal select \\
         ${args} \\
+        --overwrite \\
         ${parts} \\
         --threads ${task.cpus} \\
         --device cpu \\

@@ -45,6 +45,7 @@ process XMODAL_TRAIN {
     """
     xmodal train \\
         ${args} \\
+        --overwrite \\
         ${chosen.join(' ')} \\
         ${genes} \\
         ${pairs} \\
