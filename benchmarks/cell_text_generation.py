@@ -271,7 +271,6 @@ def tables(found: dict[str, Any]) -> str:
         for method, own in about["means"].items():
             cells = [f"{own[s][0]:.4f} ± {own[s][1]:.4f}" if s in own else "-" for s in SHOWN]
             lines.append(f"| {name} | {method} | " + " | ".join(cells) + " |")
-        number = f"{len(about['runs'])} splits"
         missed = [s for s, fine in about["passed"].items() if not fine]
         lines.append(
             f"| {name} | *bars* | " + ("all four reached" if not missed else f"missed: {', '.join(missed)}") + " |"
