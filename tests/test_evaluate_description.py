@@ -168,6 +168,14 @@ def test_genes_are_tested_where_they_were_not_chosen(folder: Path, tmp_path: Pat
     assert found["methods"]["description"]["gene_claims_true"] == found["methods"]["description"]["evidence_true"] == 1
 
 
+def test_the_report_shows_the_scores(folder: Path, groups: dict[str, Any], tmp_path: Path) -> None:
+    done = call_xmodal("report", "--evaluation", folder / "scores", "--output", tmp_path / "r.html", "--quiet")
+    assert done.code == 0, done.err
+    page, number = (tmp_path / "r.html").read_text(), groups["counts"]["sentences"]
+    assert f"Descriptions (scores): {number} of {number} sentences are proven" in page and "Textual discrepancy" in page
+    assert "holds no scores" not in page
+
+
 # ---- measures
 
 

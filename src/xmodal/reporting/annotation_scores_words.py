@@ -36,10 +36,15 @@ def row(score: str, methods: dict[str, dict[str, float]]) -> Content:
     """One row of the table of scores, the best marked."""
     text = text_of(score)
     values = {m: v[score] for m, v in methods.items() if score in v}
-    best = None
-    if len(set(values.values())) > 1 and text.better in ("higher", "lower"):
-        best = (max if text.better == "higher" else min)(values.values())
-    return {"key": score, "text": text, "values": values, "best": {m for m, v in values.items() if v == best}}
+    return {"key": score, "text": text, "values": values, "best": best_of(values, text.better)}
+
+
+def best_of(values: dict[str, float], better: str) -> set[str]:
+    """The methods with the best value; none where all are alike or nothing is better."""
+    if len(set(values.values())) < 2 or better not in ("higher", "lower"):
+        return set()
+    best = (max if better == "higher" else min)(values.values())
+    return {m for m, v in values.items() if v == best}
 
 
 def _type(found: Content) -> Content:

@@ -13,6 +13,7 @@ from xmodal import __version__
 from xmodal.reporting import (
     annotation_scores_words,
     annotation_words,
+    description_words,
     figures,
     joint_words,
     markers_words,
@@ -74,7 +75,8 @@ def view(inputs: Inputs, title: str) -> dict[str, Any]:
         + selection_words.answer(inputs.selection)
         + prediction_words.answer(inputs)
         + joint_words.answer(inputs)
-        + annotation_words.answer(inputs),
+        + annotation_words.answer(inputs)
+        + description_words.answer(inputs),
         "sweep": selection_words.section(inputs.selection),
         "missing": report_words.missing(inputs)
         + prediction_words.missing(inputs)
@@ -88,6 +90,7 @@ def view(inputs: Inputs, title: str) -> dict[str, Any]:
         "marked": [markers_words.section(m) for m in inputs.markers],
         "named": [annotation_words.section(a) for a in inputs.annotations],
         "namings": [annotation_scores_words.scored(e) for e in inputs.evaluations if e.annotation],
+        "worded": [description_words.scored(e) for e in inputs.evaluations if e.description],
         "simulated": prediction_words.simulated(inputs),
         "checks": [{"name": n, **report_words.check(c)} for n, c in inputs.checks],
         "prepares": [{"name": n, **report_words.prepared(c)} for n, c in inputs.prepares],

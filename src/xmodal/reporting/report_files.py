@@ -105,6 +105,12 @@ def tables(content: dict[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
             for a in content["namings"]
             for method in a["methods"]
             for score, value in a["about"]["methods"][method].items()
+        ]
+        + [
+            (d["name"], "description", "", method, score, value)
+            for d in content["worded"]
+            for method in d["methods"]
+            for score, value in d["about"]["methods"][method].items()
         ],
         "verdicts": [
             (r["sample"], r["name"], _source(r), r["verdict"].level, r["verdict"].headline, r["verdict"].advice)

@@ -70,6 +70,12 @@ class Evaluation:
         found = self.metrics.get("annotation")
         return found if isinstance(found, dict) else None
 
+    @property
+    def description(self) -> dict[str, Any] | None:
+        """What was scored in place of predictions, where these are descriptions of cells."""
+        found = self.metrics.get("description")
+        return found if isinstance(found, dict) else None
+
 
 @dataclass(frozen=True)
 class Overview:
@@ -255,7 +261,7 @@ def _training(folder: Path) -> Training:
     from xmodal.provenance import sha256
 
     metrics = read_json(_member(folder, METRICS_FILE, "train"))
-    if {"targets", "embedding", "annotation"} & set(metrics):
+    if {"targets", "embedding", "annotation", "description"} & set(metrics):
         raise InputRefused("this is a folder of evaluate", where=str(folder), do="give it as --evaluation")
     model = folder / CHECKPOINT_FILE
     return Training(_name(folder), metrics, _table(folder / HISTORY_FILE), sha256(model) if model.is_file() else "")

@@ -79,7 +79,7 @@ def answer(inputs: Inputs, verdicts: list[Verdict]) -> list[str]:
     lines += [line for e in inputs.evaluations for line in _scored(e)]
     if not inputs.evaluations:
         lines.append(f"Nothing was evaluated, so this page cannot say how {_open(inputs)}.")
-    elif not verdicts and not any(e.embedding or e.annotation for e in inputs.evaluations):
+    elif not verdicts and not any(e.embedding or e.annotation or e.description for e in inputs.evaluations):
         lines.append("The evaluation holds no scores.")
     return lines
 
