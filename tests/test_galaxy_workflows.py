@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import yaml
 
 from helpers_galaxy import GALAXY_TOOLS, ROOT, Galaxy, contents
+from helpers_wrappers import DATA, expand
 
 PLANEMO = ROOT / ".planemo" / "bin" / "planemo"
 WORKFLOWS = sorted(path.parent for path in (GALAXY_TOOLS / "workflows").glob("*/*.gxwf.yml"))
@@ -99,6 +102,39 @@ def test_a_form_asks_for_nothing_but_the_inputs(galaxy_server: Galaxy) -> None:
         assert not forms[name]["has_upgrade_messages"] and not said, said
         model = next(step["inputs"][0] for step in forms[name]["steps"] if step["step_label"] == "Model")
         assert model["type"] == "select" and model["options"], name
+
+
+def without_value(inputs: ET.Element, state: dict[str, Any], at: str = "") -> Iterator[str]:
+    """Paths of the params that ``state`` gives no value."""
+    for one in inputs:
+        name = one.get("name", "") or one.get("argument", "").lstrip("-").replace("-", "_")
+        if one.tag == "param":
+            if name not in state and one.get("type") not in DATA:
+                yield at + name
+        elif one.tag == "section":
+            yield from without_value(one, state.get(name, {}), f"{at}{name}|")
+        elif one.tag == "repeat":
+            for values in state.get(name, []):
+                yield from without_value(one, values, f"{at}{name}|")
+        elif one.tag == "conditional":
+            values, choice = state.get(name, {}), one[0].get("name", "")
+            if choice not in values:
+                yield f"{at}{name}|{choice}"
+            for when in one.findall("when"):
+                if str(values.get(choice)).lower() == when.get("value", "").lower():
+                    yield from without_value(when, values, f"{at}{name}|")
+
+
+@each
+def test_every_param_of_every_step_has_a_value(folder: Path) -> None:
+    """As Galaxy asks (above), without Galaxy."""
+    macros = (GALAXY_TOOLS / "macros.xml").read_text()
+    for label, step in yaml.safe_load(definition(folder).read_text())["steps"].items():
+        tool = expand((GALAXY_TOOLS / f"{step['tool_id']}.xml").read_text(), macros)
+        inputs = tool.find("inputs")
+        assert inputs is not None
+        missing = set(without_value(inputs, step["state"])) - set(step.get("in", {}))
+        assert not missing, (folder.name, label)
 
 
 @pytest.mark.galaxy
