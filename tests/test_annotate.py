@@ -266,6 +266,18 @@ def test_the_page_is_whole_and_safe(whole: Path, tmp_path: Path) -> None:
     assert status == out.obs["ct_status"].value_counts().to_dict()
 
 
+def test_a_report_without_the_tables_that_were_not_given(whole: Path, tmp_path: Path) -> None:
+    """Galaxy's form takes summary, picture, cells and composition; the other tables may be missing."""
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for name in set(FILES) - {"clusters.tsv", "genes.tsv", "index.html"}:
+        (folder / name).write_bytes((whole / "seen" / name).read_bytes())
+    done = call_xmodal("report", "--annotation", folder, "--output", tmp_path / "r.html")
+    assert done.code == 0, done.err
+    page = (tmp_path / "r.html").read_text()
+    assert "of the cells are called as their cluster is" in page and "Genes that made the calls" not in page
+
+
 def test_a_folder_of_something_else_is_no_annotation(whole: Path, tmp_path: Path) -> None:
     from xmodal.reporting.report_inputs import annotated as read
 

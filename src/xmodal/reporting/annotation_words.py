@@ -114,17 +114,19 @@ def _percent(share: Any) -> str:
 
 
 def clusters(found: Annotated) -> Content | None:
-    """How far the cells of a cluster agree; the clusters that agree least."""
+    """How far the cells of a cluster agree; the clusters that agree least, where their table is given."""
     about = found.about.get("clusters")
     if not about:
         return None
     table = found.clusters
-    least = table[table["cells"] >= 3].sort_values(["agreement", "cluster"], kind="stable").head(10)
+    if len(table):
+        least = table[(table["cells"] >= 3) & (table["agreement"] < 1)]
+        table = least.sort_values(["agreement", "cluster"], kind="stable").head(10)
     return {
         "key": "small clusters of the embedding" if about["key"] == "auto" else f"obs column {about['key']}",
         "number": about["clusters"],
         "agreement": about["agreement"],
-        "rows": least[least["agreement"] < 1].to_dict("records"),
+        "rows": table.to_dict("records"),
     }
 
 
