@@ -37,6 +37,7 @@ MODEL = ["--set", "members=1", "--set", "folds=0"]
 CELLS = 200  # generated of each type
 FOLDS, LEFT_OUT = 6, 3
 FEWEST = 25  # cells of a type that is left out
+GUESSES = ("generated", "nearest", "ridge", "oracle")
 SHOWN = ("knn_accuracy_10", "mmd2", "variance_ratio", "c2st", "r_delta")
 TERMS = {  # by hand; claustrum cells have no term
     "pbmc3k": {
@@ -205,7 +206,6 @@ def unseen(name: str, scratch: Path) -> Iterator[dict[str, Any]]:
     adata = loaded(name)
     if adata is None:
         return
-    names = ("generated", "nearest", "ridge", "oracle")
     some = split(adata, 0)
     size = some.obs["class"].value_counts()
     able = sorted(c for c, n in size.items() if n >= FEWEST and not c.startswith("label:"))
@@ -219,7 +219,7 @@ def unseen(name: str, scratch: Path) -> Iterator[dict[str, Any]]:
         made = ad.read_h5ad(generate(model, out, scratch / f"{name}_without{fold}.h5ad", fold, "--force"))
         rows += [{"fold": fold, **row} for row in compared(some, kept, made, out, model)]
         log.info("%s, fold %d: %s", name, fold, [round(r["generated"], 3) for r in rows[-LEFT_OUT:]])
-        yield {"rows": rows, "means": {n: float(np.mean([r[n] for r in rows])) for n in names}}
+        yield {"rows": rows, "means": {n: float(np.mean([r[n] for r in rows])) for n in GUESSES}}
 
 
 def compared(some: ad.AnnData, kept: ad.AnnData, made: ad.AnnData, out: list[str], model: Path) -> list[dict[str, Any]]:
@@ -280,7 +280,7 @@ def tables(found: dict[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     for name, about in found.get("unseen", {}).items():
-        lines.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in about["means"].values()) + " |")
+        lines.append(f"| {name} | " + " | ".join(f"{about['means'][m]:.3f}" for m in GUESSES) + " |")
     return "\n".join(lines)
 
 

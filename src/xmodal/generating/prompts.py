@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from xmodal import fields
 from xmodal.errors import InputRefused, UsageRefused
-from xmodal.models.parts.generator import Wanted
-from xmodal.models.parts.known_texts import unit
+from xmodal.models.parts.known_texts import Wanted, unit
 
 if TYPE_CHECKING:
     from xmodal.models.parts.generator import TextGenerator
@@ -165,11 +164,19 @@ def _prompt(
     if covers:
         wanted = Wanted(vector, generator.frequencies([known.ids.index(one) for one in covers]))
     else:
-        wanted = generator.wanted(vector)
+        wanted = generator.wanted(vector, None if term is None else _line(term, texts))
     best = int(np.argmax(np.where(wanted.shares > 0, cosines, -1) if covers else cosines))
     if not covers and not wanted.extrapolated:
         covers = tuple(known.ids[i] for i in np.flatnonzero(wanted.shares > LEAST_SHARE))
     return Prompt(text, term, known.ids[best], float(cosines[best]), covers, wanted)
+
+
+def _line(term: str, texts: TextBank) -> npt.NDArray[np.float32]:
+    """The ancestors of a term by what they say, (ids,)."""
+    from xmodal.models.parts.text_scores import Kernel
+
+    found: npt.NDArray[np.float32] = Kernel.of(texts, [term]).lines[0].numpy()
+    return found
 
 
 LEAST_SHARE = 0.01  # of the cells: types with less are not named

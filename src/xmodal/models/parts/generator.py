@@ -3,7 +3,8 @@
 Sohn, Lee and Yan 2015 (conditional VAE), Lopez et al. 2018 (scVI: counts as negative binomial given depth).  What is fixed
 before training is not learned again: the decoder adds to the log shares of each type's counts, so that it has to learn only
 how the cells of a type differ.  After training the learned prior gives way to the aggregated posterior of each type's cells
-(:mod:`xmodal.models.parts.type_states`).
+(:mod:`xmodal.models.parts.type_states`), and the mean of what is drawn of a type is set right
+(:mod:`xmodal.models.parts.type_means`).
 
 A text that is of no training type gets shares mixed from those of all (:meth:`KnownTexts.mixed`): a neural decoder alone did
 worse than ridge regression there.
@@ -12,7 +13,6 @@ worse than ridge regression there.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from xmodal.models.base import GradientSettings
 from xmodal.models.likelihoods import log_nb
 from xmodal.models.parts import type_profiles
-from xmodal.models.parts.known_texts import KnownTexts
+from xmodal.models.parts.known_texts import KnownTexts, Wanted
+from xmodal.models.parts.type_means import Drawn, Means
 from xmodal.models.parts.type_states import TypeStates
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ RARE, MOST_WEIGHT = 0.5, 5.0  # cells of a type count by (mean size / size)^0.5,
 SHOWN, FEWEST_PASSES = 100_000, 5  # cells shown in all, where there are many; passes over them at least
 KEPT = 400  # cells of a type, from which its states are taken
 AT_ONCE = 256  # cells decoded at once
-SCALE = 1e4  # shares are mixed on the scale log1p(1e4 x share), on which profiles are compared
+DRAWN, DRAWN_IN_ALL = 400, 20_000  # cells of a type, of all types, by whose mean its shares are set right
+WIDER = 1.3  # spread of the states of a type of few cells: where its middle is, is not known well either
+HALF_WAY = 0.5  # whole way, and twice whole way, were no better than none on validation cells
 
 
 class GeneratorSettings(GradientSettings):
@@ -58,18 +61,6 @@ class GeneratorSettings(GradientSettings):
     )
     generator_latent: int = Field(10, ge=1, description="Dimensions in which the generated cells of one type differ.")
     generator_hidden: int = Field(128, ge=2, description="Width of the generator's hidden layers.")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What to generate: ``text`` (width,) of length 1; ``shares`` of the training types in it, (types,), summing to 1.
-
-    ``extrapolated``: the cells are of one type that was never seen, not of these.
-    """
-
-    text: npt.NDArray[np.float32]
-    shares: Array
-    extrapolated: bool = False
 
 
 class TextGenerator(nn.Module):
@@ -99,6 +90,7 @@ class TextGenerator(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.float64))  # cells trained on so far
         self.register_buffer("planned", torch.ones((), dtype=torch.float64))
         self._kept: tuple[sp.csr_matrix, Ints] | None = None  # training cells, until finish
+        self._means: Means | None = None  # of all of them, until finish
 
     @torch.no_grad()
     def prepare(self, counts: sp.csr_matrix, codes: Ints) -> None:
@@ -113,6 +105,7 @@ class TextGenerator(nn.Module):
         logged = np.log(total)
         self._fill("depth", np.array([np.median(total), logged.mean(), max(float(logged.std()), 1e-3)]))
         sizes = np.maximum(np.bincount(codes, minlength=types), 1)
+        self._means = Means.of(counts, codes, types, float(np.median(total)))
         self._fill("cells", sizes)
         weight = np.minimum((sizes.mean() / sizes) ** RARE, MOST_WEIGHT)
         self._fill("weight", weight / weight[codes].mean())
@@ -215,7 +208,7 @@ class TextGenerator(nn.Module):
 
     @torch.no_grad()
     def finish(self) -> None:
-        """The aggregated posterior of each type's training cells; the learned prior where they are fewer than 20."""
+        """The aggregated posterior of each type's training cells; the learned prior, wider, where they are fewer than 20."""
         assert self._kept is not None, "prepare comes first"
         counts, codes = self._kept
         self._kept = None
@@ -230,7 +223,31 @@ class TextGenerator(nn.Module):
             if own.sum() >= type_profiles.MIN_CELLS:
                 self.states.fit(one, mean[own], spread[own], depth[own])
             else:
-                self.states.set_gaussian(one, prior_mean[one], np.exp(prior_log[one] / 2))
+                self.states.set_gaussian(one, prior_mean[one], WIDER * np.exp(prior_log[one] / 2))
+        self._set_right()
+
+    def _set_right(self) -> None:
+        """Move the shares of each type of 20 cells or more half way to where its drawn cells have the mean that is believed.
+
+        What the decoder learned and what is believed err in ways of their own, so half way is nearer the type than either.
+        """
+        assert self._means is not None, "prepare comes first"
+        means, self._means = self._means, None
+        believed, log_shares = means.believed(self.known.likeness), self.get_buffer("log_shares").double().cpu().numpy()
+        types = np.flatnonzero(means.many)
+        cells = min(DRAWN, max(1, DRAWN_IN_ALL // max(len(types), 1)))
+        for one in types:
+            drawn = self._drawn(np.full(cells, one), log_shares[one], np.random.default_rng(one))
+            log_shares[one] += HALF_WAY * drawn.step(believed[one], means.depth)
+            log_shares[one] -= np.logaddexp.reduce(log_shares[one])
+        self._fill("log_shares", log_shares)
+
+    def _drawn(self, codes: Ints, base: Array, rng: np.random.Generator) -> Drawn:
+        """Cells of the type ``codes`` (cells,), all the same, whose log shares are ``base`` (genes,)."""
+        quantiles = self.get_buffer("depths").double().cpu().numpy()[codes]
+        z, totals = self._states(codes, quantiles, rng, None)
+        shares = self._decoded(z, self.known.centres[codes], np.tile(base, (len(codes), 1)))
+        return Drawn(self._dealt(shares, totals, rng).astype(np.float64), shares * totals[:, None], totals)
 
     def _encoded(self, counts: sp.csr_matrix, codes: Ints, device: torch.device) -> tuple[Array, Array]:
         """Mean and spread of the posterior of each cell, (cells, latent)."""
@@ -260,10 +277,13 @@ class TextGenerator(nn.Module):
         many = (self.get_buffer("cells") >= type_profiles.MIN_CELLS).tolist()
         return {one: (shares[i], depths[i]) for i, one in enumerate(self.known.ids) if many[i]}
 
-    def wanted(self, text: npt.NDArray[np.float32]) -> Wanted:
-        """What a text of no known term asks for: the types it is near, or a mixed profile where it is near none."""
+    def wanted(self, text: npt.NDArray[np.float32], line: npt.NDArray[np.float32] | None = None) -> Wanted:
+        """What a text asks for: the types it is near, or a mixed profile where it is near none.
+
+        ``line`` (ids of the bank,): the ancestors of the term that it is, if it is one.
+        """
         extrapolated = float(self.known.cosines(text).max()) < self.known.extrapolating
-        return Wanted(text, self.known.near(text), extrapolated)
+        return Wanted(text, self.known.near(text), self.known.mixed(text, line) if extrapolated else None)
 
     @torch.no_grad()
     def sample(self, wanted: Wanted, cells: int, rng: np.random.Generator, depth: int | None = None) -> sp.csr_matrix:
@@ -278,15 +298,19 @@ class TextGenerator(nn.Module):
         base, quantiles = self._profile(wanted, codes)
         z, totals = self._states(codes, quantiles, rng, depth)
         texts = np.tile(wanted.text, (cells, 1)) if wanted.extrapolated else self.known.centres[codes]
-        theta = self.log_dispersion.exp().double().cpu().numpy()
         parts = []
         for start in range(0, cells, AT_ONCE):
             rows = slice(start, start + AT_ONCE)
             shares = self._decoded(z[rows], texts[rows], base[rows])
-            shares = shares * rng.gamma(theta, 1 / theta, shares.shape)
-            shares /= shares.sum(1, keepdims=True)
-            parts.append(sp.csr_matrix(rng.multinomial(totals[rows], shares).astype(np.int32)))
+            parts.append(sp.csr_matrix(self._dealt(shares, totals[rows], rng).astype(np.int32)))
         return sp.vstack(parts, format="csr")
+
+    def _dealt(self, shares: Array, totals: Ints, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """``totals`` (cells,) counts, dealt by noisy ``shares``, (cells, genes)."""
+        theta = self.log_dispersion.exp().double().cpu().numpy()
+        noisy = shares * rng.gamma(theta, 1 / theta, shares.shape)
+        noisy /= noisy.sum(1, keepdims=True)
+        return rng.multinomial(totals, noisy)
 
     def _decoded(self, z: Array, texts: npt.NDArray[np.float32], base: Array) -> Array:
         """Expected share of each gene, (cells, genes)."""
@@ -299,14 +323,11 @@ class TextGenerator(nn.Module):
         """Log shares (cells, genes) and quantiles of the depth (cells, DEPTHS)."""
         log_shares = self.get_buffer("log_shares").double().cpu().numpy()
         depths = self.get_buffer("depths").double().cpu().numpy()
-        if not wanted.extrapolated:
+        if wanted.mixed is None:
             return log_shares[codes], depths[codes]
-        weight = self.known.mixed(wanted.text)
-        shares = np.exp(log_shares)
-        mixed = np.expm1(np.maximum(weight @ np.log1p(SCALE * shares), 0)) / SCALE
-        mixed = np.log(np.maximum(mixed, shares.min(0) / 2))  # no type has none of a gene
-        own = np.exp(weight @ np.log(depths)).clip(depths.min(0), depths.max(0))
-        return np.tile(mixed, (len(codes), 1)), np.tile(np.maximum.accumulate(own), (len(codes), 1))
+        mixed = np.log(type_profiles.mixed_shares(wanted.mixed, np.exp(log_shares)))
+        own = type_profiles.mixed_depths(wanted.mixed, depths)
+        return np.tile(mixed, (len(codes), 1)), np.tile(own, (len(codes), 1))
 
     def _states(self, codes: Ints, quantiles: Array, rng: np.random.Generator, depth: int | None) -> tuple[Array, Ints]:
         """Latent states (cells, latent) and total counts (cells,)."""

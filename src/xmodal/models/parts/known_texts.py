@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from xmodal.models.parts import type_means
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,24 +28,30 @@ RARE_TYPE = 0.05  # share of the training types that may be further from the oth
 RARE_WORDING = 0.1  # share of the wordings of training types that may be taken for those of another
 SAME = 0.999  # cosine of texts that are one text
 TEMPERATURE = 0.05  # of cosines: a type that is .1 further away has an eighth of the weight
-PENALTY = 0.3  # of the ridge from texts to types; texts have length 1
+NEAR, FLAT = 0.25, 0.1  # share of nearness in a guess, and its temperature; the rest is ridge, which also extrapolates
 
 
 @dataclass(frozen=True, eq=False)
 class KnownTexts:
-    """``ids``: the types, sorted; ``views``: (views, types, width), rows of length 1; ``described`` (types,): defined."""
+    """``ids``: the types, sorted; ``views``: (views, types, width), rows of length 1; ``described`` (types,): defined.
+
+    ``lines`` (types, ids of the bank): ancestors by what they say, rows of length 1, or 0 for a type without a term.
+    """
 
     ids: tuple[str, ...]
     views: Floats
     described: npt.NDArray[np.bool_]
+    lines: Floats
 
     @classmethod
     def of(cls, bank: TextBank, ids: Sequence[str]) -> KnownTexts:
+        from xmodal.models.parts.text_scores import Kernel
         from xmodal.text.bank import VIEWS
 
         rows = bank.rows(ids)
         described = np.array([bool(bank.ontology.terms[i].definition) for i in ids], bool)
-        return cls(tuple(ids), np.stack([bank.embeddings[view][rows] for view in VIEWS]), described)
+        views = np.stack([bank.embeddings[view][rows] for view in VIEWS])
+        return cls(tuple(ids), views, described, Kernel.of(bank, ids).lines.numpy())
 
     @cached_property
     def centres(self) -> Floats:
@@ -92,19 +100,46 @@ class KnownTexts:
         found: Array = weight / weight.sum()
         return found
 
-    def mixed(self, text: Floats) -> Array:
+    @cached_property
+    def likeness(self) -> Array:
+        """How alike types are by what is written of them, (types, types): half their texts, half their ancestors."""
+        return self._like(self.centres, self.lines)
+
+    def _like(self, texts: Floats, lines: Floats) -> Array:
+        """Likeness of ``texts`` (terms, width) with ancestors ``lines`` (terms, ids) to the types, (terms, types)."""
+        found: Array = (texts.astype(np.float64) @ self.centres.T + lines.astype(np.float64) @ self.lines.T) / 2
+        return found
+
+    def mixed(self, text: Floats, line: Floats | None = None) -> Array:
         """Weights of the types for a text that is of none of them, (types,), summing to 1; some are negative.
 
-        Half as near the types are, half ridge regression from texts to types, which also extrapolates.
+        A quarter as near the types are, the rest kernel ridge regression by texts and ancestors, ``line`` (ids,); by texts alone
+        where the text is no term.
         """
-        texts = self.centres.astype(np.float64)
-        origin = texts.mean(0)
-        away = texts - origin
-        inner = away @ away.T + PENALTY * np.eye(len(texts))
-        ridge = np.linalg.solve(inner, away @ (text.astype(np.float64) - origin))
-        ridge = ridge - ridge.mean() + 1 / len(ridge)
-        found: Array = 0.5 * self.near(text) + 0.5 * ridge
+        if line is None:
+            texts = self.centres.astype(np.float64)
+            among, towards = texts @ texts.T, texts @ text.astype(np.float64)
+        else:
+            among, towards = self.likeness, self._like(text[None], line[None])[0]
+        near = np.exp((towards - towards.max()) / FLAT)
+        found: Array = NEAR * near / near.sum() + (1 - NEAR) * type_means.ridge(among, towards)
         return found
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to generate: ``text`` (width,) of length 1; ``shares`` of the training types in it, (types,), summing to 1.
+
+    ``mixed`` (types,): the cells are of one type that was never seen, whose profile is mixed from these with such weights.
+    """
+
+    text: Floats
+    shares: Array
+    mixed: Array | None = None
+
+    @property
+    def extrapolated(self) -> bool:
+        return self.mixed is not None
 
 
 def unit(rows: Floats) -> Floats:

@@ -13,6 +13,7 @@ Ints = npt.NDArray[np.int64]
 MIN_CELLS = 20  # a profile is a mean over at least so many cells
 PSEUDO = 0.05  # counts of the mean that a type gets besides its own, for each feature
 HALF = 0.5  # count, so that no share is zero
+SCALE = 1e4  # shares are mixed on the scale log1p(1e4 x share), on which profiles are compared
 DEPTHS = 50  # quantiles of the depths of a type
 
 
@@ -64,4 +65,19 @@ def depths_at(quantiles: Array, place: Array) -> Ints:
 def place_of(quantiles: Array, depth: float) -> Array:
     """Where ``depth`` lies among the ``quantiles`` (cells, DEPTHS), (cells,; between 0 and 1, never at the ends)."""
     found: Array = ((quantiles < depth).sum(1) + 0.5) / (DEPTHS + 1)
+    return found
+
+
+def mixed_shares(weight: Array, shares: Array) -> Array:
+    """Shares (features,), summing to 1, mixed from those of types, (types, features), with ``weight`` (types,)."""
+    found = np.expm1(np.maximum(weight @ np.log1p(SCALE * shares), 0)) / SCALE
+    found = np.maximum(found, shares.min(0) / 2)  # no type has none of a feature
+    out: Array = found / found.sum()
+    return out
+
+
+def mixed_depths(weight: Array, depths: Array) -> Array:
+    """Rising quantiles of the depth (DEPTHS,), mixed from those of types, (types, DEPTHS); within what these have."""
+    mixed = np.exp(weight @ np.log(depths)).clip(depths.min(0), depths.max(0))
+    found: Array = np.maximum.accumulate(mixed)
     return found
