@@ -279,7 +279,7 @@ def test_a_report_without_the_tables_that_were_not_given(whole: Path, tmp_path: 
 
 
 def test_a_folder_of_something_else_is_no_annotation(whole: Path, tmp_path: Path) -> None:
-    from xmodal.reporting.report_inputs import annotated as read
+    from xmodal.reporting.text_inputs import annotated as read
 
     for name in FILES:
         (tmp_path / name).write_bytes((whole / "seen" / name).read_bytes())

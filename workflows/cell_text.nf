@@ -47,5 +47,7 @@ workflow CELL_TEXT {
     results = resultsOf('training', CROSSMODAL_TRAIN.out.training)
         .mix(resultsOf('evaluation', CROSSMODAL_CELL_TEXT.out.evaluation))
         .mix(resultsOf('prepare', CROSSMODAL_TRAIN.out.cells.map { meta, _h5mu, json -> [meta, json] }.mix(NEW_SAMPLES.out.json)))
-        .mix(resultsOf('annotation', CROSSMODAL_CELL_TEXT.out.annotation)) // channel: [ val(kind), val(name), path ]  for the report
+        .mix(resultsOf('annotation', CROSSMODAL_CELL_TEXT.out.annotation))
+        .mix(resultsOf('description', CROSSMODAL_CELL_TEXT.out.descriptions))
+        .mix(resultsOf('generated', CROSSMODAL_CELL_TEXT.out.overview)) // channel: [ val(kind), val(name), path ]  for the report
 }

@@ -57,6 +57,13 @@ xmodal annotate prepared.h5mu --checkpoint types/model.safetensors --output anno
 cp types/model.safetensors "$here/types.safetensors"
 cp label_terms.tsv prompts.tsv annotated.h5ad annotation/annotation.json annotation/annotation.tsv annotation/composition.tsv "$here/"
 python -c "from PIL import Image; Image.open('annotation/annotation.png').convert('RGB').quantize(32).save('$here/annotation.png', optimize=True)"
+# The same in words, and cells from words
+xmodal describe annotated.h5ad --checkpoint types/model.safetensors --output-dir described
+xmodal generate --checkpoint types/model.safetensors --prompts prompts.tsv --cells 20 --output generated.h5ad --overview generated
+cp described/descriptions.json generated/generated.json "$here/"
+cp generated/prompts.tsv "$here/generated_prompts.tsv"
+cp generated/genes.tsv "$here/generated_genes.tsv"
+python -c "from PIL import Image; Image.open('generated/generated.png').convert('RGB').quantize(32).save('$here/generated.png', optimize=True)"
 # The sums of the models in the table
 for model in model joint types; do
     sum=$(sha256sum "$here/$model.safetensors" | cut -d ' ' -f 1)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from xmodal import fields
 from xmodal.annotating.settings import AUTO, NONE
+from xmodal.data.splits import is_continuous, near
 from xmodal.errors import InputRefused
 
 if TYPE_CHECKING:
@@ -35,23 +36,28 @@ class Clusters:
     key: str
 
 
-def of_column(obs: pd.DataFrame, key: str) -> Clusters | None:
-    """The clusters of an obs column; None where clusters are found later, or none are wanted."""
+def of_column(obs: pd.DataFrame, key: str, option: str = "--cluster-key") -> Clusters | None:
+    """The clusters of an obs column; None where clusters are found later, or none are wanted; ``option`` named it."""
     if key in (AUTO, NONE):
         return None
     if key not in obs:
-        from xmodal.data.splits import near
-
         raise InputRefused(
-            f"obs has no column '{key}'", where="--cluster-key", do=f"{near(key, list(obs.columns))}; or {AUTO}, {NONE}"
+            f"obs has no column '{key}'", where=option, do=f"{near(key, list(obs.columns))}; or {AUTO}, {NONE}"
         )
     column = obs[key]
+    if is_continuous(column) or not column.notna().any():
+        what = "numbers that are not whole" if column.notna().any() else "no values"
+        raise InputRefused(
+            f"obs['{key}'] holds {what}, and no clusters",
+            where=option,
+            do=f"name the column of the clusters; or {AUTO}, {NONE}",
+        )
     text = column.astype(object).where(column.notna(), "").astype(str).to_numpy(str)
     names, codes = np.unique(text, return_inverse=True)
     if len(names) > MOST_CLUSTERS:
         raise InputRefused(
             f"obs['{key}'] has {len(names)} values; more than {MOST_CLUSTERS} are no clusters",
-            where="--cluster-key",
+            where=option,
             do="name the column of the clusters",
         )
     kept = [name for name in names if name]

@@ -66,7 +66,7 @@ def write_tsv(path: Path, found: Annotated, overwrite: bool) -> None:
 
 def write_report(folder: Path, found: Annotated) -> None:
     """Tables, summary, picture and page, all or nothing; whether the folder may be used is asked before annotating."""
-    from xmodal.reporting import annotation_figure, figures, report, report_inputs
+    from xmodal.reporting import annotation_figure, figures, report, report_inputs, text_inputs
 
     places = annotation_figure.places(found.job.mdata)
     with replacing_files(folder, OWN, overwrite=True) as temporary:
@@ -79,6 +79,6 @@ def write_report(folder: Path, found: Annotated) -> None:
         drawn = annotation_figure.annotation(tables.summary(found.about), tables.columns(found), places)
         (temporary / PICTURE).write_bytes(figures.png(drawn))
         inputs = report_inputs.Inputs(
-            annotations=[report_inputs.annotated(temporary, Path(os.path.abspath(folder)).name)]
+            annotations=[text_inputs.annotated(temporary, Path(os.path.abspath(folder)).name)]
         )
         (temporary / PAGE).write_text(report.render(report.view(inputs, TITLE)), encoding="utf-8")

@@ -52,6 +52,14 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     multiple=True,
     help="Folder that annotate --report-dir wrote, named like the sample; repeatable.",
 )
+@click.option(
+    "--description",
+    "descriptions",
+    type=FOLDER,
+    multiple=True,
+    help="Folder that describe wrote, named like the sample; repeatable.",
+)
+@click.option("--generated", type=FOLDER, multiple=True, help="Folder that generate --overview wrote; repeatable.")
 @click.option("--selection", type=FOLDER, help="Folder that select wrote: the trials of a sweep.")
 @click.option("--output", type=options.WRITABLE, required=True, help="The HTML file (.html or .htm).")
 @click.option(

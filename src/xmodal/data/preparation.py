@@ -135,7 +135,8 @@ def _check(samples: list[Sample], settings: PrepareSettings) -> tuple[dict[str, 
             findings += contracts.check_modality(name, part, *kind, where=where)
             sample.parts[name] = _measured(part)
         findings += contracts.check_pairing({n: p.obs_names for n, p in sample.parts.items()}, sample.name)
-        findings += one_modality(sample)
+    if len(kinds) > 1:  # where nothing else is given, nothing is missing
+        findings += [found for sample in samples for found in one_modality(sample)]
     unknown = sorted(set(given) - set(kinds))
     if unknown:
         raise UsageRefused(f"--likelihood: no modality '{unknown[0]}': {splits.near(unknown[0], list(kinds))}")
@@ -228,7 +229,8 @@ def in_words(summary: dict[str, Any]) -> str:
     counts, split = summary["counts"], summary["split"]
     drawn = {"file": "the file's own", "random": "drawn over cells", "groups": f"whole groups of {split['by']}"}
     cells = counts["cells"]
-    lines = [f"cells: {cells['before']} -> {cells['after']}; {counts['paired']} with all modalities"]
+    paired = f"; {counts['paired']} with all modalities" if len(counts["features"]) > 1 else ""
+    lines = [f"cells: {cells['before']} -> {cells['after']}{paired}"]
     for name, number in counts["features"].items():
         kind = summary["modalities"][name]
         lines.append(

@@ -51,7 +51,7 @@ def _annotated(
 ) -> Annotated:
     model, bank = texts
     device, seed = how
-    voting = clusters.of_column(job.mdata.obs, asked.cluster_key)
+    voting = clusters.of_column(job.mdata.obs, asked.cluster_key, "--group-by")
     if asked.cluster_key == AUTO:
         voting = clusters.found(scoring.embedded(model, job.cells, job.shared, device), seed)
     chosen = candidates.chosen(asked, bank.ontology, model.seen)

@@ -40,15 +40,23 @@ def view(found: Found) -> dict[str, Any]:
     umap = annotation_figure.places(found.job.mdata)
     about = found.about
     of_cells = about["settings"]["per"] == "cell"
+    units = in_order(found.units, found.groups.key, [len(unit.rows) for unit in found.units])
     return {
         "title": TITLE,
         "version": __version__,
         "about": about,
         "what": "cell" if of_cells else "group",
         "by_label": found.groups.key == fields.CT_LABEL,
-        "cards": [card(unit, umap, i < MOST_PICTURES) for i, unit in enumerate(found.units[:MOST_CARDS])],
+        "cards": [card(unit, umap, i < MOST_PICTURES) for i, unit in enumerate(units[:MOST_CARDS])],
         "left_out": max(0, len(found.units) - MOST_CARDS),
     }
+
+
+def in_order(units: list[Any], key: str, cells: list[int]) -> list[Any]:
+    """Labels by their number of cells, the largest first; clusters in their own order, and so single cells of a label."""
+    if key != fields.CT_LABEL:
+        return units
+    return [units[i] for i in sorted(range(len(units)), key=lambda i: -cells[i])]
 
 
 def card(unit: Unit, umap: Any, pictured: bool) -> dict[str, Any]:

@@ -144,7 +144,8 @@ def _encoded(free: Sequence[str], texts: TextBank, model: TextModel) -> npt.NDAr
         what = (
             f"'{free[0]}' is no id, name or exact synonym of the checkpoint's ontology, so a text model has to read it"
         )
-        raise InputRefused(f"{what}: {error}", do="or prompt with a Cell Ontology id") from None
+        why = f"{error.where}: {error.what}" if error.where else error.what
+        raise InputRefused(f"{what}: {why}", do=f"{error.do}; or prompt with a Cell Ontology id") from None
     if loaded.digest != texts.encoder["digest"]:
         raise InputRefused(
             f"{loaded.name} ({loaded.digest[:12]}...) is another text encoder than the one the checkpoint was trained with, "

@@ -145,7 +145,7 @@ def _epochs(
             row["train_loss"],
             row["valid_loss"],
             row["learning_rate"],
-            "  best" if result.best_epoch == running.epoch else "",
+            "  best" if result.best_epoch == running.epoch and settings.schedule != "onecycle" else "",
         )
         keeper.epoch_done(running)
 

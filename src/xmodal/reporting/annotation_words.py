@@ -11,7 +11,8 @@ from xmodal.reporting.report_words import number, plain, unaligned
 from xmodal.scores.score_texts import shown
 
 if TYPE_CHECKING:
-    from xmodal.reporting.report_inputs import Annotated, Inputs
+    from xmodal.reporting.report_inputs import Inputs
+    from xmodal.reporting.text_inputs import Annotated
 
 Content = dict[str, Any]
 SHOWN_GENES = 8  # of each call on the page
@@ -47,7 +48,7 @@ def answer(inputs: Inputs) -> list[str]:
     for found in inputs.annotations:
         about, status = found.about, found.about["status"]
         lines.append(
-            f"Of {number(about['cells'])} cells of {found.name}, {number(status[fields.ASSIGNED])} got a label, "
+            f"{found.name}: of {number(about['cells'])} cells, {number(status[fields.ASSIGNED])} got a label, "
             f"{number(status[fields.COARSE])} a more general one, and {number(status[fields.UNKNOWN])} none"
             f"{_most(found.table)}."
         )

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from xmodal.outputs import replacing_files
-from xmodal.reporting import multiqc_annotation, multiqc_cells, multiqc_joint, multiqc_scores, selection_words
+from xmodal.reporting import (
+    multiqc_annotation,
+    multiqc_cells,
+    multiqc_joint,
+    multiqc_scores,
+    multiqc_texts,
+    selection_words,
+)
 from xmodal.reporting.multiqc_rows import PARENT, rows
 from xmodal.reporting.report_inputs import Inputs, Training
 
@@ -40,6 +47,8 @@ def sections(inputs: Inputs) -> list[dict[str, Any]]:
         multiqc_annotation.scores(inputs),
         multiqc_annotation.labels(inputs),
         multiqc_annotation.statuses(inputs),
+        multiqc_texts.descriptions(inputs),
+        multiqc_texts.generated(inputs),
         multiqc_cells.trust(inputs, found),
         multiqc_cells.coverage(found),
         multiqc_cells.alignment(found),

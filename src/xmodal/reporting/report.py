@@ -15,6 +15,7 @@ from xmodal.reporting import (
     annotation_words,
     description_words,
     figures,
+    generation_words,
     joint_words,
     markers_words,
     novelty_figure,
@@ -76,12 +77,15 @@ def view(inputs: Inputs, title: str) -> dict[str, Any]:
         + prediction_words.answer(inputs)
         + joint_words.answer(inputs)
         + annotation_words.answer(inputs)
-        + description_words.answer(inputs),
+        + description_words.answer(inputs)
+        + generation_words.answer(inputs),
         "sweep": selection_words.section(inputs.selection),
         "missing": report_words.missing(inputs)
         + prediction_words.missing(inputs)
         + joint_words.missing(inputs)
-        + annotation_words.missing(inputs),
+        + annotation_words.missing(inputs)
+        + description_words.missing(inputs)
+        + generation_words.missing(inputs),
         "predictions": prediction_words.rows(inputs),
         "unlikeness": unlikeness(inputs),
         "overviews": [overview_words.section(o) for o in inputs.overviews],
@@ -91,13 +95,21 @@ def view(inputs: Inputs, title: str) -> dict[str, Any]:
         "named": [annotation_words.section(a) for a in inputs.annotations],
         "namings": [annotation_scores_words.scored(e) for e in inputs.evaluations if e.annotation],
         "worded": [description_words.scored(e) for e in inputs.evaluations if e.description],
+        "told": [description_words.section(d) for d in inputs.descriptions],
+        "imitations": [generation_words.scored(e) for e in inputs.evaluations if e.generation],
+        "imagined": [generation_words.section(g) for g in inputs.generated],
         "simulated": prediction_words.simulated(inputs),
         "checks": [{"name": n, **report_words.check(c)} for n, c in inputs.checks],
         "prepares": [{"name": n, **report_words.prepared(c)} for n, c in inputs.prepares],
         "provenance": report_words.provenance(inputs)
         + joint_words.provenance(inputs)
-        + annotation_words.provenance(inputs),
-        "glossary": report_words.GLOSSARY | joint_words.glossary(inputs) | annotation_words.glossary(inputs),
+        + annotation_words.provenance(inputs)
+        + description_words.provenance(inputs)
+        + generation_words.provenance(inputs),
+        "glossary": report_words.GLOSSARY
+        | joint_words.glossary(inputs)
+        | annotation_words.glossary(inputs)
+        | generation_words.glossary(inputs),
         "methods": report_words.METHOD_TEXT,
     }
 

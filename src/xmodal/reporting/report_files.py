@@ -13,7 +13,7 @@ from xmodal.outputs import replacing_files
 
 KINDS = (
     *("scores", "features", "umap", "reliability", "learning", "prediction", "unlikeness", "trials"),
-    *("joint", "embedding", "markers", "annotation", "labels"),
+    *("joint", "embedding", "markers", "annotation", "labels", "described", "generated", "imitated"),
 )
 TABLES: dict[str, list[str]] = {
     "scores": ["sample", "target", "source", "method", "score", "value"],
@@ -23,8 +23,12 @@ TABLES: dict[str, list[str]] = {
     "clusters": ["sample", "cluster", "cells", "label", "label_share"],
     "top_markers": ["sample", "modality", "group", "rank", "feature", "log2fc", "auroc", "padj"],
     "cell_types": ["sample", "label", "term", "cells", "coarse", "mean_score"],
+    "descriptions": ["sample", "name", "cells", "label", "text"],
+    "prompts": ["sample", "prompt", "term", "nearest", "cells", "median_counts"],
     "findings": ["level", "where", "what"],
 }
+# What evaluations are of besides predictions, and where the view has them.
+SCORED = (("embedding", "joints"), ("annotation", "namings"), ("description", "worded"), ("generation", "imitations"))
 OWN = (*(f"{kind}*.png" for kind in KINDS), *(f"{name}.tsv" for name in TABLES))
 UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")  # in names of files: samples are called as people like
 
@@ -82,6 +86,9 @@ def _joint_pictures(content: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], 
         yield ("annotation", a["name"]), a["picture"]
     for a in content.get("namings", ()):
         yield ("labels", a["name"]), a["picture"]
+    for kind, key in (("described", "worded"), ("imitated", "imitations"), ("generated", "imagined")):
+        for part in content.get(key, ()):
+            yield (kind, part["name"]), part["picture"]
 
 
 def tables(content: dict[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
@@ -95,22 +102,11 @@ def tables(content: dict[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
             for score, value in r["target"]["methods"][method].items()
         ]
         + [
-            (j["name"], "embedding", "", method, score, value)
-            for j in content["joints"]
-            for method in j["methods"]
-            for score, value in j["about"]["methods"][method].items()
-        ]
-        + [
-            (a["name"], "annotation", "", method, score, value)
-            for a in content["namings"]
-            for method in a["methods"]
-            for score, value in a["about"]["methods"][method].items()
-        ]
-        + [
-            (d["name"], "description", "", method, score, value)
-            for d in content["worded"]
-            for method in d["methods"]
-            for score, value in d["about"]["methods"][method].items()
+            (part["name"], target, "", method, score, value)
+            for target, key in SCORED
+            for part in content[key]
+            for method in part["methods"]
+            for score, value in part["about"]["methods"][method].items()
         ],
         "verdicts": [
             (r["sample"], r["name"], _source(r), r["verdict"].level, r["verdict"].headline, r["verdict"].advice)
@@ -118,8 +114,9 @@ def tables(content: dict[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
         ]
         + [
             (j["name"], what, "", j["verdict"].level, j["verdict"].headline, j["verdict"].advice)
-            for what, parts in (("embedding", content["joints"]), ("annotation", content["namings"]))
-            for j in parts
+            for what, key in SCORED
+            for j in content[key]
+            if "verdict" in j
         ],
         "predictions": [
             (*(p[k] for k in ("sample", "what", "model", "cells", "features", "found", "unlike", "means", "trust")),)
@@ -140,6 +137,16 @@ def tables(content: dict[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
             (a["name"], *(row[k] for k in ("label", "term", "cells", "coarse", "score")))
             for a in content["named"]
             for row in a["rows"]
+        ],
+        "descriptions": [
+            (d["name"], *(u[k] for k in ("name", "cells", "label", "text")))
+            for d in content["told"]
+            for u in d["units"]
+        ],
+        "prompts": [
+            (g["name"], *(row[k] for k in ("prompt", "term", "nearest", "cells", "counts")))
+            for g in content["imagined"]
+            for row in g["rows"]
         ],
         "findings": [(row["level"], row["where"], row["what"]) for row in content["missing"]],
     }

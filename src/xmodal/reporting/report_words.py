@@ -79,7 +79,9 @@ def answer(inputs: Inputs, verdicts: list[Verdict]) -> list[str]:
     lines += [line for e in inputs.evaluations for line in _scored(e)]
     if not inputs.evaluations:
         lines.append(f"Nothing was evaluated, so this page cannot say how {_open(inputs)}.")
-    elif not verdicts and not any(e.embedding or e.annotation or e.description for e in inputs.evaluations):
+    elif not verdicts and not any(
+        e.embedding or e.annotation or e.description or e.generation for e in inputs.evaluations
+    ):
         lines.append("The evaluation holds no scores.")
     return lines
 
@@ -87,9 +89,12 @@ def answer(inputs: Inputs, verdicts: list[Verdict]) -> list[str]:
 def _open(inputs: Inputs) -> str:
     """What only an evaluation can say."""
     others = inputs.embeddings or inputs.markers
-    if inputs.predictions or inputs.overviews or not (others or inputs.annotations):
+    texts = inputs.annotations or inputs.descriptions or inputs.generated
+    if inputs.predictions or inputs.overviews or not (others or texts):
         return "far the predictions can be trusted"
-    return "good the embedding is" if others else "many of the labels are right"
+    if others or inputs.annotations:
+        return "good the embedding is" if others else "many of the labels are right"
+    return "true the descriptions are" if inputs.descriptions else "like real cells the generated ones are"
 
 
 def _trained(part: Training, prepares: list[dict[str, Any]]) -> str:
@@ -121,7 +126,7 @@ def _had(held: pairing.Held, names: tuple[str, ...], together: str) -> str:
         if n and has != names
     ]
     if not others:
-        return f" in which {together} had been measured together"
+        return f" in which {together} had been measured{' together' if len(names) > 1 else ''}"
     return f", in {number(held[names])} of which {together} had been measured together ({', '.join(others)})"
 
 

@@ -20,6 +20,12 @@ class GenerationVerdict:
     passed: dict[str, bool]
     advice: str
 
+    @property
+    def against(self) -> list[str]:
+        """Each of the four in a line, for the report."""
+        words = {True: "near enough to that of real cells", False: "too far from that of real cells"}
+        return [f"{short(score)}: {words[fine]}" for score, fine in self.passed.items()]
+
 
 ADVICE = {
     "good": "Generated cells can stand in for cells of these types in tests and power calculations; they bring no new biology.",

@@ -15,7 +15,7 @@ from xmodal import fields
 from xmodal.errors import InputRefused
 from xmodal.outputs import replacing_files, write_json
 from xmodal.provenance import sha256
-from xmodal.reporting.report_inputs import read_json
+from xmodal.reporting.folders import read_json
 from xmodal.scores.selection import Ranked, Selection, Trial
 
 TABLE_FILE, CONTENT_FILE, PICTURE_FILE = "selection.tsv", "selection.json", "selection.png"

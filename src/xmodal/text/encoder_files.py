@@ -79,7 +79,7 @@ def _of_hub(spec: str, allow_download: bool) -> Path:
         do = (
             "give --text-model DIR"
             if allow_download
-            else "give --text-model DIR, or let it be fetched: --allow-download"
+            else "give --text-model DIR, or let train or generate fetch it: --allow-download"
         )
         raise InputRefused(f"this text model is not there: {why}", where=f"--text-model {spec}", do=do) from None
 

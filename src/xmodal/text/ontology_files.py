@@ -132,7 +132,8 @@ def _of_obo(raw: bytes) -> tuple[str, list[Term]]:
             found = OboFile(io.BytesIO(_terms_only(raw)), import_depth=0, threads=1, encoding="utf-8")
             terms = [term for one in found.terms() for term in _with_other_ids(_of_pronto(one), one.alternate_ids)]
         except (ValueError, SyntaxError, LookupError, TypeError, AttributeError) as error:
-            raise InputRefused(f"this is no OBO file ({error})") from None
+            why = "" if "BytesIO" in str(error) else f" ({error})"  # where nothing is like OBO, pronto names our buffer
+            raise InputRefused(f"this is no OBO file{why}") from None
     return str(found.metadata.data_version or ""), terms
 
 

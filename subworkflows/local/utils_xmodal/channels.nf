@@ -44,7 +44,7 @@ def resultsOf(kind, channel) {
 // All results as one input of XMODAL_REPORT, each kind sorted by name; what there is none of is [].
 def reportOf(rows) {
     def sorted = rows.sort(false) { row -> row[1] }.groupBy { row -> row[0] }
-    def paths = ['training', 'evaluation', 'check', 'prepare', 'prediction', 'selection', 'embedding', 'markers', 'annotation'].collectEntries { kind -> [kind, (sorted[kind] ?: []).collect { row -> row[2] }] }
+    def paths = ['training', 'evaluation', 'check', 'prepare', 'prediction', 'selection', 'embedding', 'markers', 'annotation', 'description', 'generated'].collectEntries { kind -> [kind, (sorted[kind] ?: []).collect { row -> row[2] }] }
     def names = (sorted.prediction ?: []).collect { row -> row[1] }
-    return [[id: 'report'], paths.training, paths.evaluation, paths.check, paths.prepare, names, paths.prediction, paths.selection, paths.embedding, paths.markers, paths.annotation]
+    return [[id: 'report'], paths.training, paths.evaluation, paths.check, paths.prepare, names, paths.prediction, paths.selection, paths.embedding, paths.markers, paths.annotation, paths.description, paths.generated]
 }

@@ -7,7 +7,7 @@ process XMODAL_REPORT {
 
     input:
     // each folder or file may be left out as []; names: what the report calls each of `predictions`, in the same order
-    tuple val(meta), path(training, stageAs: 'training/*'), path(evaluation, stageAs: 'evaluation/*'), path(checks, stageAs: 'check/*'), path(prepared, stageAs: 'prepare/*'), val(names), path(predictions, stageAs: 'prediction?/*'), path(selection, stageAs: 'selection/*'), path(embeddings, stageAs: 'embedding/*'), path(markers, stageAs: 'markers/*'), path(annotations, stageAs: 'annotation/*')
+    tuple val(meta), path(training, stageAs: 'training/*'), path(evaluation, stageAs: 'evaluation/*'), path(checks, stageAs: 'check/*'), path(prepared, stageAs: 'prepare/*'), val(names), path(predictions, stageAs: 'prediction?/*'), path(selection, stageAs: 'selection/*'), path(embeddings, stageAs: 'embedding/*'), path(markers, stageAs: 'markers/*'), path(annotations, stageAs: 'annotation/*'), path(descriptions, stageAs: 'description/*'), path(generated, stageAs: 'generated/*')
 
     output:
     tuple val(meta), path("${prefix}/index.html")   , emit: html
@@ -20,7 +20,7 @@ process XMODAL_REPORT {
     script:
     def args = task.ext.args ?: ''
     prefix = task.ext.prefix ?: "${meta.id}"
-    def given = ['--training': training, '--evaluation': evaluation, '--check': checks, '--prepare': prepared, '--selection': selection, '--embedding': embeddings, '--markers': markers, '--annotation': annotations]
+    def given = ['--training': training, '--evaluation': evaluation, '--check': checks, '--prepare': prepared, '--selection': selection, '--embedding': embeddings, '--markers': markers, '--annotation': annotations, '--description': descriptions, '--generated': generated]
     def parts = given.collectMany { option, files -> [files].flatten().collect { file -> "${option} ${file}" } }.join(' ')
     def predicted = [names, [predictions].flatten()].transpose().collect { name, file -> "--prediction '${name}=${file}'" }.join(' ')
     """
