@@ -40,7 +40,7 @@ workflow {
                 peaks: params.peaks ? file(params.peaks, checkIfExists: true) : [],
                 candidates: params.candidates && params.candidates ==~ /.*\.(txt|tsv)/ ? file(params.candidates, checkIfExists: true) : [],
                 prompts: params.prompts ? file(params.prompts, checkIfExists: true) : [],
-                texts: params.subMap(['label_terms', 'ontology', 'text_model', 'init']).collectEntries { name, path -> [name, path ? file(path, checkIfExists: true) : []] },
+                texts: params.subMap(['label_terms', 'ontology', 'text_model', 'init', 'decoder', 'language_model']).collectEntries { name, path -> [name, path ? file(path, checkIfExists: true) : []] },
                 skip_multiqc: params.skip_multiqc,
                 multiqc_configs: [file("${projectDir}/assets/multiqc_config.yml", checkIfExists: true)] + (params.multiqc_config ? [file(params.multiqc_config, checkIfExists: true)] : []),
             ],

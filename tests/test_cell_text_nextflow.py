@@ -44,20 +44,23 @@ REFUSED = {
     ),
     "generate": (
         "a,train,{data}/rna.h5ad,,\nb,predict,{data}/rna.h5ad,,\n",
-        ("--task", "generate", "--per", "cell", "--links", "prompts.tsv"),
+        ("--task", "generate", "--per", "cell", "--links", "prompts.tsv", "--decoder", "."),
         (
             "--prompts: is required with --task generate",
             "--per: belongs to --task describe",
+            "--decoder: belongs to --task describe",
             "--links: models of cell types link no peaks",
             "line 3 (b): role: nothing is done with cells to predict for in --task generate",
         ),
     ),
     "checkpoint": (
         "b,predict,{data}/rna.h5ad,,{golden}/linear-format1.safetensors\n",
-        ("--task", "describe", "--checkpoint", "{golden}/mean-format1.safetensors", "--label_terms", "prompts.tsv"),
+        ("--task", "describe", "--checkpoint", "{golden}/mean-format1.safetensors", "--label_terms", "prompts.tsv")
+        + ("--language_model", "."),
         (
             "line 2: checkpoint: linear-format1.safetensors was trained as linear, which does not learn what cells are called",
             "--label_terms: nothing is trained with --checkpoint",
+            "--language_model: goes with --decoder",
         ),
     ),
     "predict": (

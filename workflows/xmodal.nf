@@ -18,7 +18,7 @@ workflow XMODAL {
     val_checkpoint // path: a trained model, or []
     val_gene_table // path: gene positions, or []
     val_links      // path: peak-gene links, or []
-    val_options    // map: task, outdir, columns (by parameter), trials (of a sweep, or []), shards, peaks (path or []), texts (map: label_terms, ontology, text_model, init, paths), candidates, prompts (path or []), skip_multiqc, multiqc_configs (paths, the later ones win)
+    val_options    // map: task, outdir, columns (by parameter), trials (of a sweep, or []), shards, peaks (path or []), texts (map: label_terms, ontology, text_model, init, decoder, language_model, paths), candidates, prompts (path or []), skip_multiqc, multiqc_configs (paths, the later ones win)
 
     main:
     // Every file is looked at first; what is refused there costs no training.

@@ -85,7 +85,7 @@ def read_description(path: Path) -> Description:
         }
         units = tuple(_unit(one, groups) for one in about.pop("units"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputRefused(f"this is no file of descriptions ({error!r})", where=str(path), do=REMAKE) from None
+        raise InputRefused("this is no file of descriptions", where=str(path), do=REMAKE) from None
     if not units:
         raise InputRefused("there is no description in it", where=str(path), do="describe cells first")
     return Description(str(path), units, groups, about)

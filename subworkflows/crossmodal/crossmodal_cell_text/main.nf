@@ -10,7 +10,7 @@ workflow CROSSMODAL_CELL_TEXT {
     ch_cells     // channel: [ val(meta), path(h5mu), path(checkpoint), val(split), val(scored) ]  split: '' for all; scored: are the types known?
     ch_prompts   // channel: [ val(meta), path(checkpoint), path(prompts), path(truth) ]  truth: prepared cells to compare with, or []
     val_describe // boolean: also describe the cells in words?
-    val_files    // map: candidates, ontology, text_model, paths as the modules take them, as far as they are given
+    val_files    // map: candidates, ontology, text_model, decoder, language_model, paths as the modules take them, as far as they are given
 
     main:
     XMODAL_ANNOTATE(
@@ -25,8 +25,8 @@ workflow CROSSMODAL_CELL_TEXT {
             .filter { val_describe }
             .join(ch_checkpoints)
             .map { meta, h5ad, checkpoint -> [meta, h5ad, checkpoint, ''] },
-        [],
-        [],
+        val_files.decoder ?: [],
+        val_files.language_model ?: [],
     )
 
     XMODAL_GENERATE(

@@ -12,8 +12,9 @@ def withoutLabels(trials_schema) {
 // Parameters that only some of the tasks have, and these tasks.
 def ownParameters() {
     def named = ['candidates', 'root', 'threshold', 'cluster_key'].collectEntries { name -> [name, ['annotate', 'describe']] }
-    def learned = ['label_terms', 'ontology', 'text_model', 'init'].collectEntries { name -> [name, ['annotate', 'describe', 'generate']] }
-    return named + learned + [per: ['describe'], group_by: ['describe'], prompts: ['generate'], generated_cells: ['generate']]
+    def learned = ['label_terms', 'ontology', 'text_model', 'init', 'cell_model'].collectEntries { name -> [name, ['annotate', 'describe', 'generate']] }
+    def worded = ['per', 'group_by', 'decoder', 'language_model'].collectEntries { name -> [name, ['describe']] }
+    return named + learned + worded + [prompts: ['generate'], generated_cells: ['generate']]
 }
 
 // Parameters of other tasks than the one that is done, a list of sentences.
@@ -37,7 +38,9 @@ def textProblems(given, model, trials_schema) {
     def unfit = !given.checkpoint && model in none
         ? ["--model: ${model} does not learn what cells are called. What to do: leave it out, or use ${(trials_schema['$defs'].keySet() - none).sort().join(' or ')}"]
         : []
-    return needed + shards + sweep + unused + taught + rooted + unfit
+    def worded = (given.decoder && !given.checkpoint ? ['--decoder: it fits the one model that it was trained for. What to do: give that with --checkpoint'] : []) +
+        (given.language_model && !given.decoder ? ['--language_model: goes with --decoder. What to do: add it, or leave out --language_model'] : [])
+    return needed + shards + sweep + unused + taught + rooted + worded + unfit
 }
 
 // What is wrong with rows of the samplesheet, each [line, row, what it holds]; [] where only its file can tell.
