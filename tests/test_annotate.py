@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 
 import helpers_annotation as small
 from conftest import Ran, call_xmodal
 from helpers_annotation import CD4, CD8, LEUKOCYTE, LYMPHOCYTE, MONOCYTE, NEURON, ODD, SEEN, T_CELL, TYPES, B, Toy
 from helpers_text import tiny_bert
-from xmodal import registry
+from xmodal import fields, registry
 from xmodal.annotating import candidates, clusters, decisions
 from xmodal.annotating.candidates import Family
 from xmodal.annotating.scoring import strongest
@@ -458,9 +459,39 @@ def test_few_cells_have_no_clusters(model: Path, file: Path, tmp_path: Path) -> 
     assert not (tmp_path / "seen/clusters.tsv").exists() and (tmp_path / "seen/index.html").is_file()
 
 
+@pytest.mark.parametrize("method", ["scores", "explain", "embed"])
+def test_where_memory_is_short_fewer_cells_are_computed_at_once(
+    model: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    whole = annotated(model, file, tmp_path / "whole.h5ad")
+    real = getattr(Toy, method)
+
+    def short(self: Toy, batch: Any, *more: Any) -> Any:
+        if len(batch) > 40:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return real(self, batch, *more)
+
+    monkeypatch.setattr(Toy, method, short)
+    done = annotate(model, file, tmp_path / "short.h5ad")
+    assert done.code == 0 and "is not enough for 256 cells at once; going on with 128" in done.err
+    found = ad.read_h5ad(tmp_path / "short.h5ad")
+    for column in (fields.CT_LABEL, fields.CT_CLUSTER, fields.CT_STATUS):
+        assert found.obs[column].astype(str).tolist() == whole.obs[column].astype(str).tolist()
+    np.testing.assert_allclose(found.obs[fields.CT_SCORE], whole.obs[fields.CT_SCORE], atol=1e-5)
+
+
 def test_a_missing_cluster_column_is_refused(model: Path, file: Path, tmp_path: Path) -> None:
     done = annotate(model, file, tmp_path / "a.h5ad", "--cluster-key", "cell_typ")
     assert done.code == 3 and "--cluster-key" in done.err and "cell_type" in done.err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("values", "said"), [(0.5, "numbers that are not whole"), (np.nan, "no values")])
+def test_columns_that_hold_no_clusters(values: float, said: str) -> None:
+    obs = pd.DataFrame({"some": [values] * 4})
+    with pytest.raises(InputRefused, match=f"--cluster-key: obs\\['some'\\] holds {said}"):
+        clusters.of_column(obs, "some")
+    with pytest.raises(InputRefused, match="--group-by"):
+        clusters.of_column(obs, "some", "--group-by")
 
 
 def test_names_of_cells_are_no_clusters(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,8 +55,10 @@ REFUSED = {
     ),
     "checkpoint": (
         "b,predict,{data}/rna.h5ad,,{golden}/linear-format1.safetensors\n",
-        ("--task", "describe", "--checkpoint", "{golden}/mean-format1.safetensors", "--label_terms", "prompts.tsv")
-        + ("--language_model", "."),
+        (
+            *("--task", "describe", "--checkpoint", "{golden}/mean-format1.safetensors"),
+            *("--label_terms", "prompts.tsv", "--language_model", "."),
+        ),
         (
             "line 2: checkpoint: linear-format1.safetensors was trained as linear, which does not learn what cells are called",
             "--label_terms: nothing is trained with --checkpoint",

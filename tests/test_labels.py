@@ -140,6 +140,13 @@ def test_refused(given: list[object], key: str, said: str) -> None:
         labels_of(cells(given), key, small(), None)
 
 
+def test_measurements_and_names_of_cells_are_no_labels() -> None:
+    for given, said in (([0.5, 1.25, 3.0], "numbers that are not whole"), (list(range(30)), "30 values in 30 cells")):
+        with pytest.raises(InputRefused, match=said):
+            labels_of(cells(given), "cell_type", small(), None)
+    assert len(labels_of(cells(list(range(20))), "cell_type", small(), None).values) == 20
+
+
 def test_obsolete_beside() -> None:
     given = cells(["T cell", "old"], **{fields.TERM: ["CL:0000084", "CL:0000003"]})
     with pytest.raises(

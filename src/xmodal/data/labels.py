@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xmodal import fields
-from xmodal.data.splits import near
+from xmodal.data.splits import is_continuous, near
 from xmodal.data.vocabulary import Labels
 from xmodal.errors import InputRefused
 from xmodal.text.ontology import ID, NOT_FOR_ANNOTATION, PSEUDO, ROOT, SHOWN, Ontology
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NO_LABEL = ("", "nan", "none", "unknown", "na")  # in whichever case: cells without a label
+MOST_SINGLE = 20  # values that may be of one cell each: few cells are often tried first
 COLUMNS = f"a TSV with the columns {fields.LABEL_COLUMN} and {fields.TERM}"
 
 
@@ -35,6 +36,7 @@ def labels_of(mdata: MuData, key: str, ontology: Ontology, terms_file: Path | No
         raise InputRefused(f"obs has no column '{key}'", where="--label-key", do=near(key, list(mdata.obs.columns)))
     given = _texts(mdata.obs[key])
     values = sorted(v for v in given.unique() if v.strip().lower() not in NO_LABEL)
+    _require_labels(mdata.obs[key], key, values)
     table = {} if terms_file is None else _table(terms_file, values)
     beside = {} if key == fields.TERM else _beside(mdata.obs, given)
     terms = {value: _term(value, ontology, table, beside) for value in values}
@@ -52,6 +54,17 @@ def labels_of(mdata: MuData, key: str, ontology: Ontology, terms_file: Path | No
         what = f"the cells {shown} in obs['{key}'], so there is nothing to tell apart"
         raise InputRefused(what, where="--label-key", do="give a column with two types of cells or more")
     return found
+
+
+def _require_labels(column: pd.Series, key: str, values: list[str]) -> None:
+    """Refuse measurements and names of cells, which would make every cell a type of its own."""
+    if is_continuous(column):
+        what = f"'{key}' holds numbers that are not whole, and no labels"
+    elif len(values) > max(MOST_SINGLE, len(column) / 2):
+        what = f"'{key}' has {len(values)} values in {len(column)} cells, so most cells would be types of their own"
+    else:
+        return
+    raise InputRefused(what, where="--label-key", do="give the column with the types of the cells")
 
 
 def _texts(column: pd.Series) -> pd.Series:

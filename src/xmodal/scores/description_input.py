@@ -84,7 +84,7 @@ def read_description(path: Path) -> Description:
             for name, own in about.pop("groups").items()
         }
         units = tuple(_unit(one, groups) for one in about.pop("units"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputRefused("this is no file of descriptions", where=str(path), do=REMAKE) from None
     if not units:
         raise InputRefused("there is no description in it", where=str(path), do="describe cells first")

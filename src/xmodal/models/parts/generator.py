@@ -295,13 +295,13 @@ class TextGenerator(nn.Module):
 
         self.eval()
         codes = rng.choice(len(wanted.shares), cells, p=wanted.shares).astype(np.int64)
-        base, quantiles = self._profile(wanted, codes)
+        base, which, quantiles = self._profile(wanted, codes)
         z, totals = self._states(codes, quantiles, rng, depth)
         texts = np.tile(wanted.text, (cells, 1)) if wanted.extrapolated else self.known.centres[codes]
         parts = []
         for start in range(0, cells, AT_ONCE):
             rows = slice(start, start + AT_ONCE)
-            shares = self._decoded(z[rows], texts[rows], base[rows])
+            shares = self._decoded(z[rows], texts[rows], base[which[rows]])
             parts.append(sp.csr_matrix(self._dealt(shares, totals[rows], rng).astype(np.int32)))
         return sp.vstack(parts, format="csr")
 
@@ -319,15 +319,15 @@ class TextGenerator(nn.Module):
         found: Array = self._log_shares(inputs[0], self.condition(inputs[1]), inputs[2]).exp().double().cpu().numpy()
         return found
 
-    def _profile(self, wanted: Wanted, codes: Ints) -> tuple[Array, Array]:
-        """Log shares (cells, genes) and quantiles of the depth (cells, DEPTHS)."""
+    def _profile(self, wanted: Wanted, codes: Ints) -> tuple[Array, Ints, Array]:
+        """Log shares (profiles, genes), which of them each cell has (cells,), and quantiles of the depth (cells, DEPTHS)."""
         log_shares = self.get_buffer("log_shares").double().cpu().numpy()
         depths = self.get_buffer("depths").double().cpu().numpy()
         if wanted.mixed is None:
-            return log_shares[codes], depths[codes]
+            return log_shares, codes, depths[codes]
         mixed = np.log(type_profiles.mixed_shares(wanted.mixed, np.exp(log_shares)))
         own = type_profiles.mixed_depths(wanted.mixed, depths)
-        return np.tile(mixed, (len(codes), 1)), np.tile(own, (len(codes), 1))
+        return mixed[None], np.zeros_like(codes), np.tile(own, (len(codes), 1))
 
     def _states(self, codes: Ints, quantiles: Array, rng: np.random.Generator, depth: int | None) -> tuple[Array, Ints]:
         """Latent states (cells, latent) and total counts (cells,)."""
