@@ -288,7 +288,7 @@ def test_bad_directory(tiny: Path, tmp_path: Path, harm: str, said: str) -> None
         ("of/nowhere/else", "there is no such directory"),
         (
             "nobody/nothing",
-            "neither a directory nor in the local cache.*--text-model DIR, or let it be fetched: --allow-download",
+            "neither a directory nor in the local cache.*--text-model DIR, or let train or generate fetch it: --allow-download",
         ),
     ],
 )
