@@ -19,6 +19,7 @@ from xmodal.learning import checkpoint
 from xmodal.models.parts import type_profiles
 from xmodal.models.parts.known_texts import KnownTexts
 from xmodal.models.parts.type_states import TypeStates, normal_scores
+from xmodal.reporting import generated_figure
 
 PLACE = {t: i for i, t in enumerate(TYPES.values())}  # of the genes that only this type has
 
@@ -252,3 +253,10 @@ def test_states_are_drawn_as_the_cells_lie_and_given_a_depth() -> None:
     np.testing.assert_allclose(other.mean(0), [5, 5, 0], atol=0.15)
     share = states.get_buffer("share")[0].numpy()
     assert (share[share > 0] * 900 >= type_profiles.MIN_CELLS).all()
+
+
+def test_names_in_the_picture_do_not_cover_each_other() -> None:
+    drawn = np.array([[0.0, 0.0], [10.0, 10.0]])
+    near, far = [[1.0, 5.0], [1.5, 5.1], [2.0, 5.2]], [[9.0, 1.0]]
+    assert generated_figure.raised(np.array([*near, *far]), drawn) == [0, 1, 2, 0]
+    assert generated_figure.raised(np.zeros((0, 2)), drawn) == []

@@ -260,9 +260,11 @@ def test_other_refusals(files: list[Path], made: Path, tmp_path: Path) -> None:
     few, genes, table = write(cells(NAMES[:20], 12), tmp_path / "few.h5ad"), tmp_path / "genes.txt", tmp_path / "t.txt"
     genes.write_text("Pvalb\nSst\n")
     table.write_text("a\tb\nc\td\n")
-    out, alone = tmp_path / "out", tmp_path / "atac.h5mu"
+    out, alone, nothing = tmp_path / "out", tmp_path / "atac.h5mu", cells(NAMES[:20], 60)
+    nothing.X = nothing.X * 0
     mu.MuData({"atac": cells(PEAKS, 30), "protein": cells(NAMES[:5], 30)}).write_h5mu(alone)
     for done, code, words in (
+        (pretrain([write(nothing, tmp_path / "zero.h5ad")], out), 3, "no cell has a count"),
         (pretrain([alone], out), 3, "it has atac, protein, no rna"),
         (pretrain([tmp_path / "none.h5ad"], out), 3, "no such file"),
         (pretrain([few], out), 3, "20 are needed"),
@@ -353,3 +355,4 @@ def test_train_begins_with_it(tmp_path: Path) -> None:
     assert metrics["initial"]["shared"] == metrics["initial"]["genes"] == small.GENES
     done = call_xmodal(*asked, "--output-dir", tmp_path / "n", "--init", out / "pretrained.safetensors")
     assert done.code == 3 and "train with --set latents=4 --set width=16" in done.err
+    assert not (tmp_path / "n").exists()

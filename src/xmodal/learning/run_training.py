@@ -43,13 +43,13 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
     if request.state_dir is not None:
         outputs.refuse_existing(request.state_dir / fields.STATE_FILE, overwrite=True)
     job = job_of(path, request, model_class, settings, device)
-    request.output_dir.mkdir(parents=True, exist_ok=True)
     model = job.model_class.build(job.settings, job.vocabulary)
     begun = {}
     if request.initial is not None:
         from xmodal.pretraining.initial import load_into
 
         begun = {"initial": load_into(model, request.initial)}
+    request.output_dir.mkdir(parents=True, exist_ok=True)  # from here on nothing is refused
     keeper = _keeper(request, run_digest(model, request.seed, (job.train, job.valid), device, request.initial))
     try:
         result = training.fit(model, job.train, job.valid, device, seed=request.seed, keeper=keeper)

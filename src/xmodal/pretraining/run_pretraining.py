@@ -79,6 +79,8 @@ def run(files: Sequence[Path], request: PretrainRequest, device: torch.device) -
     found = open_files(files, request, settings)
     job = Job(settings, found, found.valid(), device)
     totals, digest = found.survey()
+    if not totals.any():
+        raise InputRefused("no cell has a count", where=str(files[0]), do="give files with the raw counts")
     _tell(job)
     request.output_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(request.seed)
