@@ -20,7 +20,7 @@ from xmodal.models.parts.cell_encoders import components
 from xmodal.models.parts.members import Members
 from xmodal.models.parts.naming import folds
 from xmodal.models.parts.text_scores import Course, Kernel
-from xmodal.models.parts.type_places import LEAST_CELLS, TypePlaces
+from xmodal.models.parts.type_places import LEAST_CELLS, SPHERE, TypePlaces, WithinTypes
 from xmodal.models.scmmgpt import ScMMGPT, ScMMGPTSettings
 from xmodal.text.bank import VIEWS, TextBank
 from xmodal.text.ontology import PSEUDO, Ontology, Term
@@ -253,6 +253,27 @@ def test_small_types_are_drawn_to_their_texts(some: Cells) -> None:
     own = (places.get_buffer("centres")[2] - mean).norm()
     assert own > 0.1 and LEAST_CELLS > 4
     assert torch.allclose(places.get_buffer("centres")[0], places.standard(place[codes == 0]).mean(0), atol=1e-5)
+
+
+def test_cells_of_a_type_spread_alike_in_all_directions() -> None:
+    """Along the direction in which types spread most, a distance counts least."""
+    codes = torch.tensor([0, 1]).repeat_interleave(500)
+    noise = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 1.0])
+    within = WithinTypes(2).fit(noise + 50.0 * codes[:, None], codes)
+    lengths = within(torch.eye(2)).square().sum(1)
+    expected = [1 / ((1 - SPHERE) * v + SPHERE * 5) for v in (9, 1)]
+    assert lengths.tolist() == pytest.approx(expected, rel=0.15)
+    assert torch.isfinite(WithinTypes(2).fit(torch.zeros(4, 2), torch.tensor([0, 0, 3, 3])).get_buffer("turned")).all()
+
+
+def test_the_gate_decides_between_old_and_new(model: ScMMGPT, some: Cells) -> None:
+    """However many new candidates there are, the best of them stands against the best known type."""
+    candidates = (T.CD8, T.NEURON, *(t for t in model.seen if t != T.NEURON))
+    shares = scored(model, some, candidates)
+    split = scored(model, some, (*candidates, T.T_CELL))
+    assert np.allclose(shares.sum(1), 1, atol=1e-4) and np.allclose(split.sum(1), 1, atol=1e-4)
+    far = split[:, -1] < split[:, 0]  # T cell is no nearer than CD8 T cell: nothing changes among the others
+    assert (shares[far].argmax(1) == split[far].argmax(1)).all()
 
 
 def test_groups_are_not_taught_their_fold() -> None:

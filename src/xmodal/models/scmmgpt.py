@@ -29,7 +29,7 @@ from xmodal.models.parts.members import Members, side_by_side
 from xmodal.models.parts.perceiver import PerceiverSettings
 from xmodal.models.parts.projectors import Captioning, Matching, projector, tokens_of
 from xmodal.models.parts.text_scores import DEFINITION, SHARP, Kernel
-from xmodal.models.parts.type_places import TypePlaces
+from xmodal.models.parts.type_places import TypePlaces, WithinTypes
 
 if TYPE_CHECKING:
     from xmodal.data.batches import Batch, Cells
@@ -116,6 +116,8 @@ class ScMMGPT(CrossModalModel):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         self.places = TypePlaces(types, self.members.width)
+        self.within = WithinTypes(self.encoder.width)
+        self.around = TypePlaces(types, self.encoder.width)  # of what the encoder makes of cells, by `within`
         self.register_buffer("balance", torch.ones(types))  # weight of a type's cells in the linear model
         self.register_buffer("chosen", torch.tensor([0.0, 1.0, 1.0]))  # penalty, slope of the gate, temperature
         self.register_buffer(
@@ -280,16 +282,25 @@ class ScMMGPT(CrossModalModel):
         return self.places.standard(first)
 
     def beyond(self, terms: Sequence[str]) -> Tensor:
-        """Where types without cells lie, (terms, width); kept for the next minibatch."""
+        """Where types without cells lie, as :meth:`_beside` sees cells, (terms, width); kept for the next minibatch."""
         asked, device = tuple(terms), self.get_buffer("likeness").device
         if self._beyond is None or self._beyond[0] != asked or self._beyond[1].device != device:
             if self.projector is None:
                 towards = Kernel.of(self.bank, asked).like(self.kernel).to(device)
-                found = self.places.beyond(towards, self.get_buffer("likeness"))
+                found = self.around.beyond(towards, self.get_buffer("likeness"))
             else:
                 found = self._projected(tokens_of(self.bank, asked).to(device))
             self._beyond = asked, found
         return self._beyond[1]
+
+    def _beside(self, read: Read) -> tuple[TypePlaces, Tensor]:
+        """The types' places and the cells' (cells, width), by which types without cells are told from those with.
+
+        Networks that were taught few types say little of others: their inputs say more.  A trained projector knows the networks.
+        """
+        if self.projector is not None:
+            return self.places, read.at
+        return self.around, self.around.standard(self.within(read.inputs))
 
     def guessed(self, group: int, out: Tensor, places: TypePlaces) -> Tensor:
         """Where the types ``out`` (types,) lie to a group that was not taught them; ``places``: of that group."""
@@ -323,14 +334,17 @@ class ScMMGPT(CrossModalModel):
         named = self.named(read)[:, codes] / self.get_buffer("chosen")[2]
         if not new:
             return named.log_softmax(1) if old else named
-        far = self.places.nearness(read.at, self.beyond([candidates[i] for i in new]))
+        places, at = self._beside(read)
+        far = places.nearness(at, self.beyond([candidates[i] for i in new]))
         if not old:
             return SHARP * far
-        gate = self._gate(read, batch, self.places.nearness(read.at)[:, codes].amax(1) - far.amax(1), len(new))
+        gate = self._gate(read, batch, places.nearness(at)[:, codes].amax(1) - far.amax(1), len(new))[:, None]
         out = torch.empty(len(batch), len(candidates), device=far.device)
-        out[:, old] = F.logsigmoid(gate)[:, None] + named.log_softmax(1)
-        out[:, new] = F.logsigmoid(-gate)[:, None] + (SHARP * far).log_softmax(1)
-        return out
+        out[:, old] = (
+            gate + named - named.amax(1, keepdim=True)
+        )  # the best of the old over the best of the new: the gate
+        out[:, new] = SHARP * (far - far.amax(1, keepdim=True))
+        return out.log_softmax(1)
 
     def _gate(self, read: Read, batch: Batch, ahead: Tensor, new: int) -> Tensor:
         """Log odds that a cell is of a type seen, (cells,); ``ahead``: by how much the nearest of these is nearer.
