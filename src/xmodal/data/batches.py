@@ -1,9 +1,10 @@
-"""Cells in memory, and minibatches of them as tensors.  Matrices stay sparse; only a minibatch is dense."""
+"""Cells in memory, and minibatches of them as tensors.  Matrices stay sparse; a minibatch is dense where a model asks for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from xmodal import fields
-from xmodal.data.transforms import to_scale
+from xmodal.data.transforms import tensor_to_scale, to_scale
+from xmodal.kernels.rows import Rows
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -23,18 +25,40 @@ if TYPE_CHECKING:
 Index = npt.NDArray[np.int64]
 
 
+class Lazy(Mapping[str, Tensor]):
+    """Tensors by name that are made when they are first asked for, and then kept."""
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], Tensor]) -> None:
+        self._names, self._make = tuple(names), make
+        self._made: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._made:
+            if name not in self._names:
+                raise KeyError(name)
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 @dataclass(frozen=True)
 class Batch:
     """A minibatch.
 
-    Per modality: raw ``counts`` and ``values`` on its scale, (cells, features); ``depth`` and ``present``, (cells,).
+    Per modality: ``sparse``, the counts as they are kept, (cells, features); ``counts``, the same dense, and ``values`` on the
+    modality's scale (``scales``), both made where they are asked for; ``depth`` and ``present``, (cells,).
 
     Cells that lack a modality have zero rows there and ``present`` False: a missing modality is normal input.  ``extra``: what
     the vocabulary asks for besides, see :class:`Cells`.
     """
 
-    counts: dict[str, Tensor]
-    values: dict[str, Tensor]
+    sparse: dict[str, Rows]
+    scales: dict[str, str]
     depth: dict[str, Tensor]
     present: dict[str, Tensor]
     extra: dict[str, Tensor] = field(default_factory=dict)
@@ -42,19 +66,36 @@ class Batch:
     def __len__(self) -> int:
         return len(next(iter(self.present.values())))
 
-    def to(self, device: torch.device) -> Batch:
-        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {k: _moved(v, device) for k, v in tensors.items()}
+    @cached_property
+    def counts(self) -> Mapping[str, Tensor]:
+        return Lazy(self.sparse, lambda m: self.sparse[m].dense())
 
-        return Batch(*map(move, (self.counts, self.values, self.depth, self.present, self.extra)))
+    @cached_property
+    def values(self) -> Mapping[str, Tensor]:
+        return Lazy(self.sparse, self._values)
+
+    def _values(self, m: str) -> Tensor:
+        counts = self.counts[m]
+        if not len(self.sparse[m].column):  # zero on every scale, and in memory one row
+            return counts
+        return tensor_to_scale(counts, self.depth[m], self.scales[m])
+
+    def to(self, device: torch.device) -> Batch:
+        if all(x.device.type == device.type for x in self.present.values()):
+            return self
+        sparse = {m: x.to(device) for m, x in self.sparse.items()}
+        depth, present, extra = (
+            {k: v.to(device, non_blocking=True) for k, v in x.items()} for x in (self.depth, self.present, self.extra)
+        )
+        return Batch(sparse, self.scales, depth, present, extra)
 
     def rows(self, index: Tensor | slice) -> Batch:
         """The cells ``index`` of this batch."""
-
-        def take(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {k: v[index] for k, v in tensors.items()}
-
-        return Batch(*map(take, (self.counts, self.values, self.depth, self.present, self.extra)))
+        sparse = {m: x.take(index) for m, x in self.sparse.items()}
+        depth, present, extra = (
+            {k: v[index] for k, v in x.items()} for x in (self.depth, self.present, self.extra)
+        )
+        return Batch(sparse, self.scales, depth, present, extra)
 
     def only(self, name: str) -> Batch:
         """The same cells as if only modality ``name`` had been measured."""
@@ -78,6 +119,11 @@ class Cells:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def scales(self) -> dict[str, str]:
+        """The scale of each modality's values."""
+        return {m: self.vocabulary[m].scale for m in self.counts}
 
     def subset(self, rows: Index) -> Cells:
         return Cells(
@@ -105,19 +151,17 @@ class Cells:
         Prediction always pads: matrix products then have one shape, and a cell's result does not depend on its shard.  With
         ``only`` the other modalities are as if they had not been measured, and take no memory.
         """
-        counts, values, depth, present = {}, {}, {}, {}
+        sparse, depth, present = {}, {}, {}
         for m, matrix in self.counts.items():
+            many = size or len(self.depth[m][rows])
             if only not in (None, m):
-                many = size or len(self.depth[m][rows])
-                counts[m] = values[m] = torch.zeros(1, matrix.shape[1]).expand(many, -1)
+                sparse[m] = Rows.empty(many, matrix.shape[1])
                 depth[m], present[m] = torch.zeros(many), torch.zeros(many, dtype=torch.bool)
                 continue
-            x = matrix[rows].toarray()
-            d, p = self.depth[m][rows], self.present[m][rows]
-            v = to_scale(x, d, self.vocabulary[m].scale)
-            counts[m], values[m], depth[m], present[m] = (torch.from_numpy(_padded(a, size)) for a in (x, v, d, p))
+            sparse[m] = Rows.of(matrix[rows], size)
+            depth[m], present[m] = (torch.from_numpy(_padded(a[rows], size)) for a in (self.depth[m], self.present[m]))
         extra = {k: torch.from_numpy(_padded(a[rows], size)) for k, a in self.extra.items()}
-        return Batch(counts, values, depth, present, extra)
+        return Batch(sparse, self.scales, depth, present, extra)
 
     def minibatches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """All cells once, shuffled by ``generator`` where given; a last batch of one cell is left out when shuffling."""
@@ -141,13 +185,6 @@ def joined(first: Cells, second: Cells) -> Cells:
         {m: np.concatenate([first.present[m], second.present[m]]) for m in first.present},
         {k: np.concatenate([first.extra[k], second.extra[k]]) for k in first.extra},
     )
-
-
-def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """Rows that are one and the same in memory (a modality that was not measured) stay so, and take as little there."""
-    if len(tensor) > 1 and tensor.stride(0) == 0:
-        return tensor[:1].to(device, non_blocking=True).expand_as(tensor)
-    return tensor.to(device, non_blocking=True)
 
 
 def _padded(array: npt.NDArray[Any], size: int | None) -> npt.NDArray[Any]:

@@ -1,0 +1,62 @@
+"""Products of sparse rows with a matrix: what a first layer is, and its gradient, at the cost of the entries alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xmodal.kernels.rows import Rows
+
+
+def times(rows: Rows, weight: Tensor) -> Tensor:
+    """``rows`` (cells, features) @ ``weight`` (features, hidden) -> (cells, hidden); the gradient is that of ``weight``.
+
+    On a CPU the loops of numba: torch's weighted bag is as fast forward, and three times as slow in the gradient.
+    """
+    if rows.device.type != "cpu" or weight.dtype != torch.float32:
+        first, column = rows.first[:-1], rows.column.long()
+        return F.embedding_bag(column, weight, first, mode="sum", per_sample_weights=rows.value.to(weight.dtype))
+    found: Tensor = _Times.apply(weight, rows)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Times(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, rows: Rows) -> Tensor:
+        from xmodal.kernels import loops
+
+        ctx.rows, ctx.shape = rows, weight.shape
+        out, dense = weight.new_zeros(len(rows), weight.shape[1]), weight.detach().contiguous().numpy()
+        shared(len(rows), lambda begin, end: loops.times_dense(rows.arrays(), dense, out.numpy(), begin, end))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        from xmodal.kernels import loops
+
+        out, grad, rows = outputs[0].new_zeros(ctx.shape), outputs[0].contiguous().numpy(), ctx.rows.arrays()
+        shared(len(out), lambda low, high: loops.transposed_times_dense(rows, grad, out.numpy(), low, high))
+        return out, None
+
+
+def shared(size: int, work: Callable[[int, int], None]) -> None:
+    """``work(begin, end)`` on parts of ``size`` items, by as many threads as torch may use."""
+    parts = min(torch.get_num_threads(), size)
+    if parts <= 1:
+        work(0, size)
+        return
+    edges = [size * i // parts for i in range(parts + 1)]
+    for done in [_pool(parts).submit(work, *edge) for edge in pairwise(edges)]:
+        done.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="xmodal-rows")
