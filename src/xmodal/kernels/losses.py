@@ -18,7 +18,7 @@ from torch import Tensor
 
 from xmodal.kernels.rows import Rows
 
-CHUNK = 4096  # features at once: with 512 rows 8 MB of logits, which stay in the cache
+CHUNK = 4096  # features at once: with 256 cells 4 MB of logits, which stay in the cache
 _wanted = True
 
 
@@ -34,10 +34,10 @@ def without_values(really: bool = True) -> Iterator[None]:
 
 
 def bernoulli(hidden: Tensor, layer: tuple[Tensor, Tensor], target: Rows, share: Tensor) -> Tensor:
-    """Sum over rows and features of ``share`` x binary cross-entropy, a scalar.
+    """Sum over cells and features of ``share`` x binary cross-entropy, a scalar.
 
-    ``hidden`` (paths x cells, h): one or more hidden states of each of the ``target``'s cells, path after path; ``layer``:
-    weight (features, h) and bias (features,); ``target`` (cells, features): above zero is 1; ``share`` (paths x cells,).
+    ``hidden`` (cells, h); ``layer``: weight (features, h) and bias (features,); ``target`` (cells, features): above zero is 1;
+    ``share`` (cells,): weight of each cell.
     """
     weight, bias = layer
     found: Tensor = _Bernoulli.apply(hidden, weight, bias, target.positive(), share)  # type: ignore[no-untyped-call]
@@ -51,7 +51,7 @@ class _Bernoulli(torch.autograd.Function):
         grads = [torch.zeros_like(hidden), torch.empty_like(weight), torch.empty_like(bias)] if teaching else []
         value = torch.zeros((), dtype=torch.float64, device=hidden.device)
         measured = _wanted or not teaching
-        ones = Windows(target, len(hidden))
+        ones = Windows(target)
         shared = hidden * share[:, None]  # once here, not in every chunk of logits
         size = min(CHUNK, len(bias))
         logits = hidden.new_empty(len(hidden), size)
@@ -80,16 +80,14 @@ class _Bernoulli(torch.autograd.Function):
 
 
 class Windows:
-    """The entries of ``target`` (cells, features) that lie in a range of features, beside ``rows`` = paths x cells rows."""
+    """The entries of ``target`` (cells, features) that lie in a range of features."""
 
-    def __init__(self, target: Rows, rows: int) -> None:
-        self.target, self.cells = target, len(target)
-        self.paths = rows // max(self.cells, 1)
-        self.low = 0
+    def __init__(self, target: Rows) -> None:
+        self.target, self.low = target, 0
         self.here = target.device.type == "cpu"
         if self.here:
-            self._arrays = target.first.numpy(), target.column.numpy(), target.value.numpy()
-            self._ends = np.zeros((2, self.cells), np.int64)
+            self._arrays = target.arrays()
+            self._ends = np.zeros((2, len(target)), np.int64)
         else:
             self._cell = target.cell()
 
@@ -105,26 +103,21 @@ class Windows:
             self._some = self._cell[inside], self.target.column[inside].long() - some.start, self.target.value[inside]
 
     def dot(self, dense: Tensor, share: Tensor) -> Tensor | float:
-        """Sum over rows of ``share`` (rows,) x the entries x what stands in their places in ``dense`` (rows, range)."""
-        total: Tensor | float = 0.0
-        parts = zip(dense.view(self.paths, self.cells, -1), share.view(self.paths, -1), strict=True)
-        for part, own in parts:
-            if self.here:
-                from xmodal.kernels import loops
+        """Sum over cells of ``share`` (cells,) x the entries x what stands in their places in ``dense`` (cells, range)."""
+        if self.here:
+            from xmodal.kernels import loops
 
-                total += loops.gather(*self._arrays[1:], *self._ends, self.low, part.numpy(), own.numpy())
-            else:
-                cell, column, value = self._some
-                total = total + (own[cell] * value * part[cell, column]).double().sum()
-        return total
+            total: float = loops.gather(*self._arrays[1:], *self._ends, self.low, dense.numpy(), share.numpy())
+            return total
+        cell, column, value = self._some
+        return (share[cell] * value * dense[cell, column]).double().sum()
 
     def subtract_from(self, dense: Tensor) -> None:
-        """``dense`` (rows, range) -= the entries."""
-        for part in dense.view(self.paths, self.cells, -1):
-            if self.here:
-                from xmodal.kernels import loops
+        """``dense`` (cells, range) -= the entries."""
+        if self.here:
+            from xmodal.kernels import loops
 
-                loops.subtract(*self._arrays[1:], *self._ends, self.low, part.numpy())
-            else:
-                cell, column, value = self._some
-                part.index_put_((cell, column), -value, accumulate=True)
+            loops.subtract(*self._arrays[1:], *self._ends, self.low, dense.numpy())
+        else:
+            cell, column, value = self._some
+            dense.index_put_((cell, column), -value, accumulate=True)

@@ -179,10 +179,20 @@ class CrossMP(CrossModalModel):
                 has = part.present[t]
                 if not has.any():
                     continue
-                each = self.heads[t].loss(self.decoders[t](z), part)  # type: ignore[operator]
                 weight = self.settings.binary_weight if self.vocabulary[t].likelihood == fields.BERNOULLI else 1.0
-                losses[f"{s}_to_{t}"] = weight * each[has].mean()
+                losses[f"{s}_to_{t}"] = weight * self._path(z, t, part, has)
         return losses
+
+    def _path(self, z: Tensor, target: str, batch: Batch, has: Tensor) -> Tensor:
+        """Mean loss of ``target`` decoded from ``z`` (cells, latent) over the cells that ``has`` (cells,) marks."""
+        decoder, head = self.decoders[target], self.heads[target]
+        assert isinstance(head, Head)
+        if isinstance(decoder, BlockDecoder):
+            return head.loss(decoder(z), batch)[has].mean()
+        assert isinstance(decoder, nn.Sequential)
+        body, last = decoder
+        assert isinstance(last, nn.Linear)
+        return head.mean_loss(body(z), last, batch, has)
 
     def embed(self, batch: Batch) -> Tensor:
         """Mean of the latents of the modalities a cell has, (cells, latent)."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from xmodal import fields
 from xmodal.data.transforms import CP
+from xmodal.kernels import losses
 from xmodal.models.layers import drawn
 from xmodal.models.mean import column_means
 
@@ -136,6 +137,17 @@ class Head(nn.Module):
         counts = batch.counts[m]
         log_mean = F.log_softmax(outputs + self.bias, 1) + torch.log(counts.sum(1, keepdim=True).clamp(min=1))
         return -self._log_nb(counts, log_mean)
+
+    def mean_loss(self, hidden: Tensor, layer: nn.Linear, batch: Batch, has: Tensor) -> Tensor:
+        """Mean of :meth:`loss` over the cells that ``has`` (cells,) marks, a scalar; outputs are ``layer(hidden)``.
+
+        Binary targets are compared chunk by chunk, so that neither they nor the outputs are dense at once.
+        """
+        m = self.modality.name
+        if self.modality.likelihood != fields.BERNOULLI:
+            return self.loss(layer(hidden), batch)[has].mean()
+        share = has.to(hidden.dtype) / (has.sum() * len(self.modality))
+        return losses.bernoulli(hidden, (layer.weight, layer.bias + self.bias), batch.sparse[m], share)
 
     def _log_nb(self, x: Tensor, log_mean: Tensor) -> Tensor:
         """Mean log probability of the counts of each cell, (cells,)."""

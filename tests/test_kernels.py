@@ -1,0 +1,124 @@
+"""Kernels over sparse rows against the dense form in float64, over random shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xmodal.kernels import losses, products
+from xmodal.kernels.rows import Rows
+
+CLOSE = 1e-6  # of the largest entry, in float32
+SHAPES = [(1, 1, 1), (7, 5, 3), (40, 4097, 8), (33, 9001, 16), (5, 300, 64)]
+
+
+def matrix(cells: int, features: int, seed: int, density: float = 0.05) -> sp.csr_matrix:
+    """Counts with empty rows and columns, and a zero that is stored."""
+    found = sp.random(cells, features, density, format="lil", dtype=np.float32, random_state=seed)
+    found[:: max(2, cells // 3)] = 0
+    found[:, features // 2] = 0
+    out = found.tocsr()
+    out.data = np.ceil(out.data * 3).astype(np.float32)
+    if out.nnz:
+        out.data[0] = 0
+    return out
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def off(found: Tensor | None, true: Tensor | None) -> float:
+    """Largest difference, of the largest entry."""
+    assert found is not None and true is not None and found.dtype == torch.float32
+    return float((found.double() - true).abs().max() / true.abs().max().clamp(min=1e-30))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rows_are_what_the_matrix_is(shape: tuple[int, int, int]) -> None:
+    counts = matrix(*shape[:2], seed=0)
+    rows, dense = Rows.of(counts), torch.from_numpy(counts.toarray())
+    assert torch.equal(rows.dense(), dense) and len(rows) == len(dense)
+    assert torch.equal(rows.sums(), dense.sum(1))
+    assert torch.equal(rows.positive().dense(), (dense > 0).float())
+    factor = torch.arange(len(dense)).float()
+    assert torch.equal(rows.times(factor).dense(), dense * factor[:, None])
+    some = torch.randint(len(dense), (9,), generator=torch.Generator().manual_seed(0))
+    for index in (some, some[:0], slice(0, len(dense) // 2), torch.arange(len(dense)) % 2 == 0):
+        assert torch.equal(rows.take(index).dense(), dense[index])
+    padded = Rows.of(counts, len(dense) + 3)
+    assert torch.equal(padded.dense()[: len(dense)], dense) and not padded.dense()[len(dense) :].any()
+
+
+def test_unsorted_columns_are_sorted_and_a_modality_that_is_missing_takes_one_row() -> None:
+    counts = sp.csr_matrix((np.float32([1, 2, 3]), [4, 0, 2], [0, 2, 3]), (2, 6))
+    assert Rows.of(counts).column.tolist() == [0, 4, 2]
+    empty = Rows.empty(5, 100)
+    assert empty.dense().shape == (5, 100) and empty.dense().stride(0) == 0 and not empty.sums().any()
+    assert len(empty.take(slice(0, 2))) == 2
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_product_and_its_gradient(shape: tuple[int, int, int], threads: int) -> None:
+    cells, features, hidden = shape
+    counts = matrix(cells, features, seed=1)
+    torch.manual_seed(0)
+    weight, towards = torch.randn(features, hidden, requires_grad=True), torch.randn(cells, hidden)
+    true = weight.detach().double().requires_grad_()
+    out = products.times(Rows.of(counts), weight)
+    expected = torch.from_numpy(counts.toarray()).double() @ true
+    (out * towards).sum().backward()
+    (expected * towards).sum().backward()
+    assert off(out.detach(), expected.detach()) <= CLOSE and off(weight.grad, true.grad) <= CLOSE
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("valued", [True, False])
+def test_binary_cross_entropy_and_its_gradients(shape: tuple[int, int, int], valued: bool) -> None:
+    cells, features, width = shape
+    target = matrix(cells, features, seed=2)
+    torch.manual_seed(1)
+    inputs = [torch.randn(cells, width), 0.3 * torch.randn(features, width), torch.randn(features) - 2]
+    share = torch.rand(cells)
+    share[0] = 0
+    hidden, weight, bias = (x.clone().requires_grad_() for x in inputs)
+    with losses.without_values(not valued):
+        found = losses.bernoulli(hidden, (weight, bias), Rows.of(target), share)
+    (2 * found).backward()
+    exact = [x.double().requires_grad_() for x in inputs]
+    opened = torch.from_numpy(target.toarray() > 0).double()
+    each = F.binary_cross_entropy_with_logits(exact[0] @ exact[1].T + exact[2], opened, reduction="none")
+    true = each.sum(1) @ share.double()
+    (2 * true).backward()
+    assert bool(found.isnan()) != valued
+    if valued:
+        assert float(found) == pytest.approx(float(true), rel=1e-6)
+    for a, b in zip((hidden, weight, bias), exact, strict=True):
+        assert off(a.grad, b.grad) <= CLOSE
+
+
+def test_the_value_is_there_where_nothing_is_taught() -> None:
+    """Validation losses are never left out."""
+    target, share = Rows.of(matrix(6, 50, seed=3)), torch.ones(6)
+    layer = torch.randn(50, 4), torch.randn(50)
+    with losses.without_values():
+        found = losses.bernoulli(torch.randn(6, 4), layer, target, share)
+    assert found.isfinite() and not found.requires_grad
+
+
+def test_extreme_logits_stay_finite() -> None:
+    target = Rows.of(matrix(4, 20, seed=4, density=0.3))
+    hidden, weight = torch.full((4, 1), 100.0, requires_grad=True), torch.linspace(-5, 5, 20)[:, None].requires_grad_()
+    found = losses.bernoulli(hidden, (weight, torch.zeros(20)), target, torch.ones(4))
+    found.backward()
+    assert found.isfinite() and weight.grad is not None and weight.grad.isfinite().all()
