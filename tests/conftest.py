@@ -16,7 +16,9 @@ import pytest
 from xmodal import caches
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("XMODAL_ONTOLOGY", str(Path(__file__).parent / "golden" / "terms.tsv"))  # the whole takes a minute
+os.environ.setdefault(
+    "XMODAL_ONTOLOGY", str(Path(__file__).parent / "golden" / "terms.tsv")
+)  # the whole takes a minute
 caches.provide()  # as each command does: where the home cannot be written, umap could not be imported
 XMODAL = str(Path(sys.executable).with_name("xmodal"))
 

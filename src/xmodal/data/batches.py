@@ -92,9 +92,7 @@ class Batch:
     def rows(self, index: Tensor | slice) -> Batch:
         """The cells ``index`` of this batch."""
         sparse = {m: x.take(index) for m, x in self.sparse.items()}
-        depth, present, extra = (
-            {k: v[index] for k, v in x.items()} for x in (self.depth, self.present, self.extra)
-        )
+        depth, present, extra = ({k: v[index] for k, v in x.items()} for x in (self.depth, self.present, self.extra))
         return Batch(sparse, self.scales, depth, present, extra)
 
     def only(self, name: str) -> Batch:

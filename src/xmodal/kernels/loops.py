@@ -31,8 +31,23 @@ def times_dense(rows: tuple[Longs, Ints, Floats], weight: Floats, out: Floats, b
 
 
 @compiled
+def times_rows(
+    rows: tuple[Longs, Ints, Floats], other: tuple[Longs, Ints, Floats], out: Floats, begin: int, end: int
+) -> None:
+    """``out`` (cells, n) += rows (cells, features) @ ``other`` (features, n), both sparse, for the cells ``begin`` to ``end``."""
+    first, column, value = rows
+    starts, columns, values = other
+    for cell in range(begin, end):
+        row = out[cell]
+        for entry in range(first[cell], first[cell + 1]):
+            scale, feature = value[entry], column[entry]
+            for k in range(starts[feature], starts[feature + 1]):
+                row[columns[k]] += scale * values[k]
+
+
+@compiled
 def transposed_times_dense(rows: tuple[Longs, Ints, Floats], grad: Floats, out: Floats, low: int, high: int) -> None:
-    """``out`` (features, hidden) += rows' (cells, features) transpose @ ``grad`` (cells, hidden), for features ``low`` to ``high``.
+    """``out`` (features, hidden) += rows' (cells, features) transpose @ ``grad`` (cells, hidden), features ``low`` to ``high``.
 
     Columns are sorted in a row, so that the range is found in each.
     """
@@ -59,10 +74,8 @@ def window(first: Longs, column: Ints, low: int, high: int, start: Longs, stop: 
 
 
 @compiled
-def gather(
-    column: Ints, value: Floats, start: Longs, stop: Longs, low: int, dense: Floats, share: Floats
-) -> float:
-    """Sum of ``share`` (cells,) x ``value`` x ``dense`` (cells, features from ``low`` on) over the entries of a :func:`window`."""
+def gather(column: Ints, value: Floats, start: Longs, stop: Longs, low: int, dense: Floats, share: Floats) -> float:
+    """Sum of ``share`` (cells,) x ``value`` x ``dense`` (cells, features from ``low`` on) over a :func:`window`."""
     total = 0.0
     for cell in range(len(start)):
         row, own = dense[cell], 0.0

@@ -27,6 +27,24 @@ def times(rows: Rows, weight: Tensor) -> Tensor:
     return found
 
 
+def times_rows(rows: Rows, other: Rows) -> Tensor:
+    """``rows`` (cells, features) @ ``other`` (features, n), both sparse and without a gradient -> dense (cells, n)."""
+    if rows.device.type != "cpu":
+        found: Tensor = torch.sparse.mm(_coo(other).T, rows.dense().T).T
+        return found
+    from xmodal.kernels import loops
+
+    out = torch.zeros(len(rows), other.width)
+    pair = rows.arrays(), other.arrays()
+    shared(len(rows), lambda begin, end: loops.times_rows(*pair, out.numpy(), begin, end))
+    return out
+
+
+def _coo(rows: Rows) -> Tensor:
+    index = torch.stack([rows.cell(), rows.column.long()])
+    return torch.sparse_coo_tensor(index, rows.value, (len(rows), rows.width))
+
+
 class _Times(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: Rows) -> Tensor:

@@ -79,6 +79,17 @@ class Rows:
         """1 where the value is above zero, 0 elsewhere."""
         return replace(self, value=(self.value > 0).to(self.value.dtype))
 
+    def beside(self, values: Tensor) -> Rows:
+        """With ``values`` (cells,) as one more column, the last."""
+        last = torch.arange(len(self) + 1, device=self.device)
+        places = self.first[1:] + last[:-1]
+        column = self.column.new_full((len(self.column) + len(self),), self.width)
+        value = self.value.new_empty(len(column))
+        old = torch.ones(len(column), dtype=torch.bool, device=self.device)
+        old[places] = False
+        column[old], value[old], value[places] = self.column, self.value, values
+        return Rows(self.first + last, column, value, self.width + 1)
+
     def times(self, factor: Tensor) -> Rows:
         """Every row multiplied by its ``factor``, (cells,)."""
         return replace(self, value=self.value * factor[self.cell()])

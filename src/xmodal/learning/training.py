@@ -12,6 +12,7 @@ import torch
 from xmodal import memory
 from xmodal.data.batches import joined
 from xmodal.errors import ModelRefused
+from xmodal.kernels.losses import without_values
 from xmodal.learning import portions
 from xmodal.learning.training_state import Keeper
 from xmodal.models.base import CrossModalModel, GradientSettings
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 Row = dict[str, float]
 Scheduler = torch.optim.lr_scheduler.LRScheduler
 REFIT_RATE = 0.25  # of the highest rate
+MEASURED = 8  # minibatches of an epoch whose loss is measured, or a few more
 WARM_UP = 0.3  # share of the epochs in which the rate of one cycle rises
 
 
@@ -162,15 +164,22 @@ def _refit(running: Running, settings: GradientSettings, cells: Cells, device: t
 
 
 def one_pass(running: Running, settings: GradientSettings, cells: Cells, device: torch.device) -> Row:
-    """All minibatches of ``cells`` once; the mean of each loss term."""
+    """All minibatches of ``cells`` once; the mean of each loss term over those whose loss is measured.
+
+    A wide target's loss costs a third of the step and its gradient does not need it: measured in so many minibatches, evenly
+    spread, as an epoch's mean needs.
+    """
     totals = Means()
-    for batch in cells.minibatches(settings.minibatch(len(cells)), running.shuffle):
-        found = _gradients(running, batch, device)
+    size = settings.minibatch(len(cells))
+    every = max(1, len(cells) // size // MEASURED)
+    for i, batch in enumerate(cells.minibatches(size, running.shuffle)):
+        with without_values(i % every > 0):
+            found = _gradients(running, batch, device)
         if not found:  # a last minibatch of single cells of different modalities teaches nothing
             continue
         torch.nn.utils.clip_grad_norm_(running.model.parameters(), settings.clip)
         running.optimizer.step()
-        for terms, cells_of_portion in found:
+        for terms, cells_of_portion in found if i % every == 0 else ():
             totals.add(terms, cells_of_portion)
     return totals.means()
 

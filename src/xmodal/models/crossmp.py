@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from xmodal import fields
 from xmodal.data.batches import Batch, Cells
+from xmodal.kernels import products
+from xmodal.kernels.rows import Rows
 from xmodal.models.base import CrossModalModel, GradientSettings
-from xmodal.models.layers import BlockDecoder, BlockEncoder, Hide, Standardise, block, drawn
+from xmodal.models.layers import BlockDecoder, BlockEncoder, Hide, RowLinear, Standardise, block, drawn
 from xmodal.models.likelihoods import Head
 
 if TYPE_CHECKING:
@@ -64,15 +66,16 @@ class Encoder(nn.Module):
         modality = vocabulary[name]
         self.inputs = Standardise(modality)
         self.hide = Hide(settings.input_dropout)
+        self.peaks = modality.scale == fields.BINARY  # which are read as sparse rows
         blocks = [torch.from_numpy(b) for b in modality.blocks()]
         self.body: nn.Module
         if len(blocks) > 1 and settings.split_chromosomes:
             widths = (settings.block_hidden, settings.block_latent)
             self.body = BlockEncoder(blocks, widths, settings.latent, settings.dropout)
         else:
-            self.body = nn.Sequential(
-                block(len(modality) + 1, settings.hidden, settings.dropout), nn.Linear(settings.hidden, settings.latent)
-            )
+            self.sparse = modality.scale == fields.BINARY
+            first = block(len(modality) + 1, settings.hidden, settings.dropout, RowLinear if self.sparse else nn.Linear)
+            self.body = nn.Sequential(first, nn.Linear(settings.hidden, settings.latent))
         self.activity: Activity | None = None
         if name == fields.ATAC and vocabulary.links is not None and settings.gene_activity:
             self.activity = Activity(settings, vocabulary)
@@ -83,10 +86,15 @@ class Encoder(nn.Module):
             self.activity.prepare(cells)
 
     def forward(self, batch: Batch) -> Tensor:
-        x = self.inputs(batch)
-        hidden = torch.cat([self.hide(x[:, :-1]), x[:, -1:]], 1)  # the depth is never hidden
-        z = self.body(hidden)
-        return z if self.activity is None else z + self.activity(batch, hidden)
+        """The depth is never hidden; where peaks are, the activity is summed over the others."""
+        if not self.peaks:
+            x = self.inputs(batch)
+            z: Tensor = self.body(torch.cat([self.hide(x[:, :-1]), x[:, -1:]], 1))
+            return z
+        opened = self.hide.rows(self.inputs.rows(batch))
+        rows = opened.beside(self.inputs.log_depth(batch))
+        z = self.body(rows.dense() if isinstance(self.body, BlockEncoder) else rows)
+        return z if self.activity is None else z + self.activity(opened.positive())
 
 
 class Activity(nn.Module):
@@ -95,40 +103,34 @@ class Activity(nn.Module):
     def __init__(self, settings: CrossMPSettings, vocabulary: Vocabulary) -> None:
         super().__init__()
         assert vocabulary.links is not None
-        coo = vocabulary.links.tocoo()
-        index = torch.stack([torch.from_numpy(coo.col), torch.from_numpy(coo.row)]).long()
-        # (genes, peaks): sparse @ dense is what torch does fast
-        self.links = torch.sparse_coo_tensor(
-            index, torch.from_numpy(coo.data).float(), (coo.shape[1], coo.shape[0])
-        ).coalesce()
-        genes = coo.shape[1]
+        self.links = Rows.of(vocabulary.links.tocsr())  # (peaks, genes)
+        genes = self.links.width
         self.register_buffer("mean", torch.zeros(genes))
         self.register_buffer("spread", torch.ones(genes))
         self.body = nn.Sequential(
             block(genes, settings.hidden, settings.dropout), nn.Linear(settings.hidden, settings.latent)
         )
 
-    def scores(self, opened: Tensor) -> Tensor:
+    def scores(self, opened: Rows) -> Tensor:
         """Activity of each gene, (cells, genes)."""
         if self.links.device != opened.device:
             self.links = self.links.to(opened.device)
-        raw = torch.sparse.mm(self.links, opened.T).T
+        raw = products.times_rows(opened, self.links)
         return torch.log1p(1e4 * raw / raw.sum(1, keepdim=True).clamp(min=1e-6))
 
     def prepare(self, cells: Cells) -> None:
         measured = cells.having(fields.ATAC)
         if len(measured) < 2:
             return
-        rows = drawn(len(measured), max(self.links.shape))
-        opened = torch.from_numpy(measured.values(fields.ATAC, rows))
-        scores = self.scores(opened)
+        rows = drawn(len(measured), max(len(self.links), self.links.width))
+        scores = self.scores(Rows.of(measured.counts[fields.ATAC][rows]).positive())
         spread = scores.std(0, correction=0)
         self.get_buffer("mean").copy_(scores.mean(0))
         self.get_buffer("spread").copy_(torch.where(spread > 1e-6, spread, torch.inf))
 
-    def forward(self, batch: Batch, hidden: Tensor) -> Tensor:
-        opened = hidden[:, :-1] if self.training else batch.values[fields.ATAC]
-        z = (self.scores((opened > 0).float()) - self.get_buffer("mean")) / self.get_buffer("spread")
+    def forward(self, opened: Rows) -> Tensor:
+        """``opened`` (cells, peaks): 1 where open."""
+        z = (self.scores(opened) - self.get_buffer("mean")) / self.get_buffer("spread")
         return self.body(z.clamp(-5, 5))
 
 

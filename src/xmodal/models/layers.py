@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from xmodal import fields
+from xmodal.kernels import products
+from xmodal.kernels.rows import Rows
 from xmodal.models.mean import column_means
 
 if TYPE_CHECKING:
@@ -64,17 +67,23 @@ class Standardise(nn.Module):
         self.get_buffer("limits").copy_(torch.quantile(scores[::step], torch.tensor(CLIP_QUANTILES)))
 
     def forward(self, batch: Batch) -> Tensor:
-        m = self.modality.name
-        total = batch.counts[m].sum(1, keepdim=True)
-        centre, width = self.get_buffer("depth")
-        depth = (torch.log1p(total.clamp(min=0)) - centre) / width
         if self.modality.scale == fields.BINARY:
-            opened = batch.values[m]
-            x = opened / opened.sum(1, keepdim=True).clamp(min=1).sqrt()
+            x = self.rows(batch).dense()
         else:
             low, high = self.get_buffer("limits")
-            x = ((batch.values[m] - self.get_buffer("mean")) / self.get_buffer("spread")).clamp(low, high)
-        return torch.cat([x, depth], 1)
+            scores = (batch.values[self.modality.name] - self.get_buffer("mean")) / self.get_buffer("spread")
+            x = scores.clamp(low, high)
+        return torch.cat([x, self.log_depth(batch)[:, None]], 1)
+
+    def rows(self, batch: Batch) -> Rows:
+        """Peaks alone, sparse, (cells, features)."""
+        opened = batch.sparse[self.modality.name].positive()
+        return opened.times(1 / opened.sums().clamp(min=1).sqrt())
+
+    def log_depth(self, batch: Batch) -> Tensor:
+        """The last column, (cells,)."""
+        centre, width = self.get_buffer("depth")
+        return (torch.log1p(batch.sparse[self.modality.name].sums().clamp(min=0)) - centre) / width
 
 
 class Hide(nn.Module):
@@ -91,14 +100,31 @@ class Hide(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.limit:
             return x
+        return x * self._kept(x) * (256 / (256 - self.limit))
+
+    def rows(self, x: Rows) -> Rows:
+        """The same for sparse rows: zeros are zero whether they are hidden or not."""
+        return replace(x, value=self(x.value))
+
+    def _kept(self, x: Tensor) -> Tensor:
         words = torch.empty(x.numel() // 8 + 1, dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.limit
-        return x * keep * (256 / (256 - self.limit))
+        return words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.limit
 
 
-def block(inputs: int, outputs: int, dropout: float = 0.0) -> nn.Sequential:
-    """Linear, BatchNorm, PReLU, dropout."""
-    return nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.PReLU(), nn.Dropout(dropout))
+class RowLinear(nn.Linear):
+    """A linear layer that also takes sparse rows; its weight lies in memory feature by feature, as these read it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.weight = nn.Parameter(self.weight.detach().T.contiguous().T)
+
+    def forward(self, x: Tensor | Rows) -> Tensor:
+        return super().forward(x) if isinstance(x, Tensor) else products.times(x, self.weight.T) + self.bias
+
+
+def block(inputs: int, outputs: int, dropout: float = 0.0, first: type[nn.Linear] = nn.Linear) -> nn.Sequential:
+    """Linear (of the kind ``first``), BatchNorm, PReLU, dropout."""
+    return nn.Sequential(first(inputs, outputs), nn.BatchNorm1d(outputs), nn.PReLU(), nn.Dropout(dropout))
 
 
 class BlockEncoder(nn.Module):
