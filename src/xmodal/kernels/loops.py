@@ -6,9 +6,14 @@ and must not meet a fork); every call owns what it writes, so that the result do
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from xmodal import compiled as images
+
+images.provide()  # before numba is imported
+
+import numba  # noqa: E402
 
 Floats = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
@@ -65,30 +70,33 @@ def transposed_times_dense(rows: tuple[Longs, Ints, Floats], grad: Floats, out: 
 
 
 @compiled
-def window(first: Longs, column: Ints, low: int, high: int, start: Longs, stop: Longs) -> None:
-    """Where the columns from ``low`` to below ``high`` begin and end in every row, into ``start`` and ``stop`` (cells,)."""
+def window(rows: tuple[Longs, Ints], of: tuple[int, int], ends: tuple[Longs, Longs]) -> None:
+    """Where the columns from ``of[0]`` to below ``of[1]`` begin and end in every row, into ``ends``, (cells,) each."""
+    first, column = rows
     for cell in range(len(first) - 1):
         begin, end = first[cell], first[cell + 1]
-        start[cell] = begin + np.searchsorted(column[begin:end], low)
-        stop[cell] = begin + np.searchsorted(column[begin:end], high)
+        ends[0][cell] = begin + np.searchsorted(column[begin:end], of[0])
+        ends[1][cell] = begin + np.searchsorted(column[begin:end], of[1])
 
 
 @compiled
-def gather(column: Ints, value: Floats, start: Longs, stop: Longs, low: int, dense: Floats, share: Floats) -> float:
-    """Sum of ``share`` (cells,) x ``value`` x ``dense`` (cells, features from ``low`` on) over a :func:`window`."""
+def gather(entries: tuple[Ints, Floats], ends: tuple[Longs, Longs], low: int, dense: Floats, share: Floats) -> float:
+    """Sum of ``share`` (cells,) x value x ``dense`` (cells, features from ``low`` on) over the entries of a :func:`window`."""
+    column, value = entries
     total = 0.0
-    for cell in range(len(start)):
+    for cell in range(len(share)):
         row, own = dense[cell], 0.0
-        for entry in range(start[cell], stop[cell]):
+        for entry in range(ends[0][cell], ends[1][cell]):
             own += value[entry] * row[column[entry] - low]
         total += share[cell] * own
     return total
 
 
 @compiled
-def subtract(column: Ints, value: Floats, start: Longs, stop: Longs, low: int, dense: Floats) -> None:
-    """``dense`` (cells, features from ``low`` on) -= the entries of a :func:`window`."""
-    for cell in range(len(start)):
+def subtract(entries: tuple[Ints, Floats], ends: tuple[Longs, Longs], low: int, dense: Floats) -> None:
+    """``dense`` (cells, features from ``low`` on) -= the ``entries`` of a :func:`window`."""
+    column, value = entries
+    for cell in range(len(dense)):
         row = dense[cell]
-        for entry in range(start[cell], stop[cell]):
+        for entry in range(ends[0][cell], ends[1][cell]):
             row[column[entry] - low] -= value[entry]

@@ -87,7 +87,7 @@ class Windows:
         self.here = target.device.type == "cpu"
         if self.here:
             self._arrays = target.arrays()
-            self._ends = np.zeros((2, len(target)), np.int64)
+            self._ends = np.zeros(len(target), np.int64), np.zeros(len(target), np.int64)
         else:
             self._cell = target.cell()
 
@@ -97,7 +97,7 @@ class Windows:
         if self.here:
             from xmodal.kernels import loops
 
-            loops.window(*self._arrays[:2], some.start, some.stop, *self._ends)
+            loops.window(self._arrays[:2], (some.start, some.stop), self._ends)
         else:
             inside = ((self.target.column >= some.start) & (self.target.column < some.stop)).nonzero().ravel()
             self._some = self._cell[inside], self.target.column[inside].long() - some.start, self.target.value[inside]
@@ -107,7 +107,7 @@ class Windows:
         if self.here:
             from xmodal.kernels import loops
 
-            total: float = loops.gather(*self._arrays[1:], *self._ends, self.low, dense.numpy(), share.numpy())
+            total: float = loops.gather(self._arrays[1:], self._ends, self.low, dense.numpy(), share.numpy())
             return total
         cell, column, value = self._some
         return (share[cell] * value * dense[cell, column]).double().sum()
@@ -117,7 +117,7 @@ class Windows:
         if self.here:
             from xmodal.kernels import loops
 
-            loops.subtract(*self._arrays[1:], *self._ends, self.low, dense.numpy())
+            loops.subtract(self._arrays[1:], self._ends, self.low, dense.numpy())
         else:
             cell, column, value = self._some
             dense.index_put_((cell, column), -value, accumulate=True)
