@@ -80,6 +80,15 @@ class Batch:
             return counts
         return tensor_to_scale(counts, self.depth[m], self.scales[m])
 
+    def sparse_values(self, m: str) -> Rows:
+        """``values`` as sparse rows, on a scale where zero counts are zero values (binary, log1p CP10k)."""
+        rows = self.sparse[m]
+        if self.scales[m] == fields.BINARY:
+            return rows.positive()
+        assert self.scales[m] == fields.LOG_CP10K, self.scales[m]
+        depth = self.depth[m][rows.cell()]
+        return replace(rows, value=tensor_to_scale(rows.value[:, None], depth, fields.LOG_CP10K)[:, 0])
+
     def to(self, device: torch.device) -> Batch:
         if all(x.device.type == device.type for x in self.present.values()):
             return self

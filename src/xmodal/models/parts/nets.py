@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -15,6 +16,7 @@ from xmodal.models.parts.sparse import SparseLinear
 if TYPE_CHECKING:
     from xmodal.data.batches import Batch, Cells
     from xmodal.data.vocabulary import Modality
+    from xmodal.kernels.rows import Rows
 
 NEIGHBOURS = 3
 MIXED = 0.7  # share of training cells that are mixed with a neighbour
@@ -72,14 +74,20 @@ class DirectNet(nn.Module):
         else:
             self.out.bias.copy_(torch.log((mean * len(cells) + 0.5) / (mean.sum() * len(cells) + 0.5 * len(mean))))
 
-    def inputs(self, batch: Batch) -> Tensor:
-        """What the first layer reads, (cells, features); zero stays zero where the scale has a zero."""
-        x = batch.values[self.source.name]
+    def inputs(self, batch: Batch) -> Tensor | Rows:
+        """What the first layer reads, (cells, features): sparse where zero stays zero."""
+        m = self.source.name
         if self.source.scale == fields.BINARY:
-            return x / x.sum(1, keepdim=True).clamp(min=1).sqrt()
+            opened = batch.sparse[m].positive()
+            return opened.times(1 / opened.sums().clamp(min=1).sqrt())
+        scale = self.get_buffer("scale")
+        if self.source.scale == fields.LOG_CP10K:
+            rows = batch.sparse_values(m)
+            return replace(rows, value=rows.value / scale[rows.column.long()])
+        x = batch.values[m]
         if self.source.likelihood == fields.GAUSSIAN:
-            return ((x - self.get_buffer("centre")) / self.get_buffer("scale")).clamp(-5, 5)
-        return x / self.get_buffer("scale")
+            return ((x - self.get_buffer("centre")) / scale).clamp(-5, 5)
+        return x / scale
 
     def before(self, batch: Batch, depth: Tensor) -> Tensor:
         """Output of the linear part, (cells, hidden); ``depth``: z-score, (cells, 1)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from xmodal import fields
 from xmodal.data.transforms import CP
+from xmodal.kernels import products
+from xmodal.kernels.rows import Rows
 
 if TYPE_CHECKING:
     from xmodal.data.batches import Cells
@@ -57,10 +60,10 @@ class SparseLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.dropout = dropout
 
-    def forward(self, x: Tensor) -> Tensor:
-        cell, feature = x.nonzero(as_tuple=True)
-        if len(cell) > DENSE_SHARE * x.numel():
-            return F.dropout(x, self.dropout, self.training) @ self.weight + self.bias
-        values = F.dropout(x[cell, feature], self.dropout, self.training)
-        first = torch.searchsorted(cell, torch.arange(len(x), device=x.device))
-        return F.embedding_bag(feature, self.weight, first, mode="sum", per_sample_weights=values) + self.bias
+    def forward(self, x: Tensor | Rows) -> Tensor:
+        if isinstance(x, Rows) and len(x.column) > DENSE_SHARE * len(x) * x.width:
+            x = x.dense()
+        if isinstance(x, Rows):
+            kept = replace(x, value=F.dropout(x.value, self.dropout, self.training))
+            return products.times(kept, self.weight) + self.bias
+        return F.dropout(x, self.dropout, self.training) @ self.weight + self.bias
