@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from xmodal.cli.options import FOLDER, HELP, READABLE, WRITABLE, common
+from xmodal.cli.written import in_words, refuse_unfit, which_values
 from xmodal.data.new_cells_settings import MIN_COVERAGE
 from xmodal.errors import UsageRefused
 
@@ -49,22 +49,7 @@ def parse_pair(option: str, text: str | None, separator: str, form: str) -> tupl
     show_default=True,
     help="Share of the checkpoint's features that the input must have.",
 )
-@click.option(
-    "--interval",
-    type=float,
-    default=0.9,
-    show_default=True,
-    help="Share of the measured values that lie between the layers xmodal_lower and xmodal_upper: 0.5, 0.8, 0.9, 0.95; "
-    "0 leaves the layers out.",
-)
-@click.option(
-    "--top",
-    type=click.IntRange(1),
-    default=None,
-    metavar="K",
-    help="Keep only the K highest predicted values of each cell, as a sparse matrix without intervals (.h5ad only) "
-    "[default: all].",
-)
+@which_values
 @click.option("--summary", type=WRITABLE, default=None, help="Also write what was found, missing and unlike as JSON.")
 @click.option(
     "--overview",
@@ -86,7 +71,10 @@ def command(
     shard: str | None,
     min_coverage: float,
     interval: float,
+    features: tuple[str, ...],
     top: int | None,
+    threshold: float | None,
+    max_size: float,
     summary: Path | None,
     overview: Path | None,
     force: bool,
@@ -107,14 +95,7 @@ def command(
         raise UsageRefused("--rows and --shard write .h5ad; `xmodal merge` joins them")
     if (rows or numbers) and overview is not None:
         raise UsageRefused("--overview shows a whole prediction, not one of --rows or --shard; leave one of them out")
-    if top and output.suffix != ".h5ad":
-        raise UsageRefused(
-            f"--top writes a sparse .h5ad, not {output.name}; give --output NAME.h5ad, or leave --top out"
-        )
-    if top and interval and click.get_current_context().get_parameter_source("interval") is ParameterSource.COMMANDLINE:
-        raise UsageRefused(
-            "--top and --interval exclude each other: only the highest values are kept, without intervals"
-        )
+    refuse_unfit(output, top, threshold, interval)
     from xmodal.outputs import refuse_existing, refuse_inputs, write_json
 
     for path in (output, summary):
@@ -130,12 +111,11 @@ def command(
     from xmodal.predicting.prediction import summary as prediction_summary
     from xmodal.predicting.run_prediction import run
 
-    chosen_rows = parse_pair("--rows", rows, ":", "A:B, such as 0:256")
-    request = Request(target, source, split, chosen_rows, numbers, min_coverage, force, interval, top)
-    features, about = run(file, checkpoint, output, request, (where, seed, overwrite), overview)
-    found = prediction_summary(about, features)
+    cells_asked = (source, split, parse_pair("--rows", rows, ":", "A:B, such as 0:256"), numbers, min_coverage, force)
+    request = Request(target, *cells_asked, interval, top, threshold, features, max_size)
+    many, about = run(file, checkpoint, output, request, (where, seed, overwrite), overview)
+    found = prediction_summary(about, many)
     if summary is not None:
         write_json(summary, found, overwrite)
     cells, chosen = about.get("rows", f"all {found['cells']}"), found["source"]
-    kept = f", the {found['top']} highest of each cell" if top else ""
-    click.echo(f"{target} from {chosen}: {cells} cells x {features} features{kept} on {where} -> {output}")
+    click.echo(f"{target} from {chosen}: {cells} cells x {many} features{in_words(found)} on {where} -> {output}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from xmodal import fields
 from xmodal.errors import InputRefused
-from xmodal.predicting import streaming, top
+from xmodal.predicting import streaming, threshold, top
 from xmodal.predicting.measured import PREDICTION_SCHEMA
 from xmodal.predicting.prediction import BATCH, summary
 
@@ -36,6 +36,10 @@ def merge(paths: list[Path], output: Path, overwrite: bool = False) -> dict[str,
         if top.top_of(about):
             tops = (chunk for part in parts for chunk in top.read(part.handle, BATCH))
             top.write_h5ad(output, pd.DataFrame(obs), parts[0].var, about, tops, overwrite)
+        elif threshold.threshold_of(about) is not None:
+            kept = (chunk for part in parts for chunk in threshold.read(part.handle, BATCH))
+            frames = (pd.DataFrame(obs), parts[0].var)
+            threshold.write_h5ad(output, frames, about, kept, overwrite, float("inf"))
         else:
             streaming.write_h5ad(output, pd.DataFrame(obs), parts[0].var, about, _chunks(parts), overwrite)
         return summary(about, len(parts[0].var))

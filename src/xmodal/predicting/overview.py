@@ -19,6 +19,7 @@ import scipy.sparse as sp
 
 from xmodal import fields
 from xmodal.outputs import replacing_files
+from xmodal.predicting.threshold import threshold_of
 from xmodal.predicting.top import top_of
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Written:
     starts: Index | None = None  # CSR: where each row begins, held since HDF5 is slow at single numbers
 
     def rows(self, first: int, last: int) -> npt.NDArray[np.float32]:
-        """Cells ``first`` to ``last`` as a dense array; what ``--top`` did not keep is zero."""
+        """Cells ``first`` to ``last`` as a dense array; what ``--top`` or ``--threshold`` did not keep is zero."""
         if self.starts is None:
             return np.asarray(self.matrix[first:last], np.float32)
         own = self.starts[first : last + 1]
@@ -144,8 +145,8 @@ def moments(written: Written) -> tuple[npt.NDArray[np.bool_], Float, Float]:
 
 
 def _kept(written: Written, features: int) -> Index | None:
-    """With ``--top``: in how many cells the value of each feature was kept, (features,)."""
-    if not top_of(written.about):
+    """With ``--top`` or ``--threshold``: in how many cells the value of each feature was kept, (features,)."""
+    if not top_of(written.about) and threshold_of(written.about) is None:
         return None
     kept = np.zeros(features, np.int64)
     indices = written.matrix["indices"]

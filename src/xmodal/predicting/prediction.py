@@ -24,7 +24,9 @@ from xmodal.data import alignment
 from xmodal.data.batches import Cells, spread
 from xmodal.errors import InputRefused, NotApplicable, UsageRefused
 from xmodal.learning import checkpoint, novelty, uncertainty
-from xmodal.predicting import measured, top
+from xmodal.predicting import measured, size, threshold, top
+from xmodal.predicting.choosing import Chosen, chosen
+from xmodal.predicting.kept import kept_facts
 from xmodal.predicting.streaming import LAYERS, MATRIX, Chunks
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from xmodal.data.batches import Batch
+    from xmodal.data.vocabulary import Modality
 
 log = logging.getLogger(__name__)
 BATCH = 256  # cells at once: small enough for 100,000 peaks dense, large enough for matrix products to pay
@@ -50,13 +53,21 @@ class Request:
     force: bool = False
     interval: float = uncertainty.DEFAULT  # share of the values that the intervals hold; 0: none
     top: int | None = None  # only so many highest values of each cell; then there are no intervals
+    threshold: float | None = None  # only values of at least this; then there are no intervals
+    features: tuple[str, ...] = ()  # only these features of the target (names, regions, files); none: all
+    max_size: float = size.DEFAULT  # GB; a larger output is refused
+
+    @property
+    def sparse(self) -> bool:
+        return self.top is not None or self.threshold is not None
 
 
 @dataclass(frozen=True)
 class Job:
     """Everything that writing needs: the cells, the model, and the facts that go beside the result.
 
-    ``interval``: share of the values that the intervals hold; 0 where there are none.
+    ``interval``: share of the values that the intervals hold; 0 where there are none.  ``chosen``: the features of the target
+    that are kept; None for all.
     """
 
     cells: Cells
@@ -67,6 +78,12 @@ class Job:
     facts: dict[str, Any]
     interval: float = 0.0
     novelty: npt.NDArray[np.float32] | None = None  # (cells,)
+    chosen: Chosen | None = None
+
+    @property
+    def modality(self) -> Modality:
+        """The target with the features that are kept."""
+        return self.chosen.restricted() if self.chosen else self.loaded.model.vocabulary[self.target]
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Columns of ``obs`` that a prediction gets, (cells of the rows,) each: how unlike the training cells they are."""
@@ -86,18 +103,28 @@ class Job:
     def chunks(self, device: torch.device) -> Chunks:
         """Predictions, and the ends of their intervals, batch by batch, (cells, features of the target) each."""
         errors = self.loaded.uncertainty[self.source, self.target] if self.interval else None
-        for values in self._values(device):
-            ends = errors.bounds(values, self.interval) if errors is not None else ()
-            yield {MATRIX: values, **dict(zip(LAYERS, ends, strict=False))}
+        if errors is None:
+            for (values,) in self._computed(device, lambda out: (self._kept(out).float().cpu().numpy(),)):
+                yield {MATRIX: values}
+            return
+        own = self.chosen.positions if self.chosen else slice(None)
+        for (values,) in self._computed(device, lambda out: (out.float().cpu().numpy(),)):
+            ends = errors.bounds(values, self.interval)  # of all features: they say which cells this one is like
+            yield {place: part[:, own] for place, part in zip((MATRIX, *LAYERS), (values, *ends), strict=True)}
 
     def tops(self, device: torch.device) -> Iterator[top.Chunk]:
         """The highest predictions of each cell batch by batch, (cells, ``facts["top"]``): their features and themselves."""
-        for pair in self._computed(device, lambda out: top.highest(out, self.facts["top"])):
+        for pair in self._computed(device, lambda out: top.highest(self._kept(out), self.facts["top"])):
             yield pair[0], pair[1]
 
-    def _values(self, device: torch.device) -> Iterator[npt.NDArray[np.float32]]:
-        for (values,) in self._computed(device, lambda out: (out.float().cpu().numpy(),)):
-            yield values
+    def above(self, device: torch.device) -> Iterator[threshold.Chunk]:
+        """The predictions of at least ``facts["threshold"]``, batch by batch."""
+        least = self.facts["threshold"]
+        for found in self._computed(device, lambda out: threshold.above(self._kept(out), least)):
+            yield found[0], found[1], found[2]
+
+    def _kept(self, out: torch.Tensor) -> torch.Tensor:
+        return out if self.chosen is None else out[:, torch.from_numpy(self.chosen.positions).to(out.device)]
 
     def _computed(self, device: torch.device, kept: Callable[[torch.Tensor], memory.Arrays]) -> Iterator[memory.Arrays]:
         """What is ``kept`` of the predictions of each batch."""
@@ -118,15 +145,16 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
     """Check that the checkpoint fits these cells, and align them.  ``path``: the checkpoint."""
     loaded = checkpoint.load(path)
     source = choose_source(loaded, mdata, request)
+    own = chosen(request.features, loaded.model.vocabulary[request.target])
     one = measured.measured(loaded, mdata, source, request.min_coverage, request.force)
-    chosen = select(mdata, source, request.split)
-    odd, verdict = one.likeness(loaded, chosen, request.force)  # whatever the shard, so that shards agree
+    some = select(mdata, source, request.split)
+    odd, verdict = one.likeness(loaded, some, request.force)  # whatever the shard, so that shards agree
     measured.told(one, verdict)
     facts: dict[str, Any] = {"alignment": one.found.to_json(), "novelty": verdict}
     names = one.names
     cells = spread(loaded.model.vocabulary, names, {source: names}, {source: (one.counts, one.depth)})
-    if len(chosen) < len(names):
-        cells = cells.subset(chosen)
+    if len(some) < len(names):
+        cells = cells.subset(some)
     rows = _rows(len(cells), request)
     if request.split:  # evaluate scores the cells that were asked for
         facts["split"] = request.split
@@ -137,25 +165,8 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
         log.warning(
             "%d cells have no counts in %s; they get what a cell without any signal gets", facts["empty"], source
         )
-    facts["interval"] = interval_facts(loaded, (source, request.target), 0 if request.top else request.interval)
-    if request.top:
-        facts["top"] = min(request.top, len(loaded.model.vocabulary[request.target]))
-    return Job(cells, loaded, source, request.target, rows, facts, facts["interval"]["level"], odd)
-
-
-def interval_facts(loaded: checkpoint.Checkpoint, pair: tuple[str, str], level: float) -> dict[str, Any]:
-    """What is known of the errors of this direction; ``level`` 0, and ``why``, where there will be no intervals."""
-    if level and level not in uncertainty.LEVELS:
-        known = ", ".join(map(str, uncertainty.LEVELS))
-        raise UsageRefused(f"--interval {level:g}: it can be {known}, or 0 for none")
-    errors = loaded.uncertainty.get(pair)
-    if errors is None:
-        held = "uncertainty" in loaded.header["training"]
-        why = "too few validation cells in training" if held else "the checkpoint is from before they existed"
-        if level:
-            log.warning("no intervals and no reliability of features: %s", why)
-        return {"level": 0.0, "why": why}
-    return {**errors.summary(level or uncertainty.DEFAULT), "level": level}
+    facts |= kept_facts(loaded, source, request, own)
+    return Job(cells, loaded, source, request.target, rows, facts, facts["interval"]["level"], odd, own)
 
 
 def choose_source(loaded: checkpoint.Checkpoint, mdata: MuData, request: Request) -> str:
@@ -218,13 +229,14 @@ def target_frame(job: Job) -> Any:
     """``var`` of a prediction, in the order of the checkpoint."""
     import pandas as pd
 
-    var = measured.feature_frame(job.loaded.model.vocabulary[job.target])
+    var = measured.feature_frame(job.modality)
+    own = job.chosen.positions if job.chosen else slice(None)
     errors = job.loaded.uncertainty.get((job.source, job.target))
     if errors is not None:
         columns = (*errors.reliability, errors.of_level(job.interval or uncertainty.DEFAULT))
         for name, values in zip(fields.OF_FEATURES, columns, strict=False):
-            var[name] = values
-        var[fields.TRUST] = pd.Categorical(errors.trust(), categories=uncertainty.TRUST)
+            var[name] = values[own]
+        var[fields.TRUST] = pd.Categorical(errors.trust()[own], categories=uncertainty.TRUST)
     return var
 
 
@@ -248,8 +260,7 @@ def described(job: Job, path: Path, device: torch.device, seed: int) -> dict[str
         seed=seed,
         device=device.type,
     )
-    if "top" in job.facts:
-        record["top"] = job.facts["top"]
+    record |= {k: job.facts[k] for k in ("top", "threshold") if k in job.facts}
     if job.rows != (0, len(job.cells)):
         record["rows"] = f"{job.rows[0]}:{job.rows[1]}"
     return record
@@ -260,7 +271,12 @@ def summary(about: dict[str, Any], features: int) -> dict[str, Any]:
     inner = json.loads(about["settings"])
     kept = {k: about[k] for k in ("model", "source", "target", "units", "checkpoint_sha256")}
     found = {k: inner.get(k, {}) for k in ("cells", "empty", "alignment", "novelty", "interval")}
-    return {**kept, "features": features, **found, **({"top": inner["top"]} if "top" in inner else {})}
+    return {
+        **kept,
+        "features": features,
+        **found,
+        **{k: inner[k] for k in ("top", "threshold", "chosen") if k in inner},
+    }
 
 
 def preview(mdata: MuData, path: Path) -> dict[str, Any]:

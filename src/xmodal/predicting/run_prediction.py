@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from xmodal import memory
 from xmodal.data import io
 from xmodal.errors import InputRefused
-from xmodal.predicting import overview, prediction, streaming, top
+from xmodal.predicting import kept, overview, prediction, size, streaming, threshold, top
 from xmodal.predicting.prediction import Job, Request
 
 if TYPE_CHECKING:
@@ -41,29 +41,31 @@ def run(
         job = prediction.prepare_job(mdata, checkpoint, request)
     except InputRefused as error:
         raise error.at(str(file)) from None
+    kept.require_size(job, request, str(output))
     about = prediction.described(job, checkpoint, device, seed)
-    features = _write(job, mdata, output, about, (device, overwrite))
+    features = _write(job, mdata, output, about, (device, overwrite, request.max_size * size.GB))
     if pictures is not None:
         overview.write(pictures, output, job.target, seed, job.source_counts())
     return features, about
 
 
-def _write(job: Job, mdata: MuData, output: Path, about: dict[str, Any], how: tuple[torch.device, bool]) -> int:
-    """Write the prediction as it is computed; returns its number of features."""
-    device, overwrite = how
+def _write(job: Job, mdata: MuData, output: Path, about: dict[str, Any], how: tuple[torch.device, bool, float]) -> int:
+    """Write the prediction as it is computed; ``how`` = (device, overwrite, most bytes).  Returns its number of features."""
+    device, overwrite, most = how
     var = prediction.target_frame(job)
     first, last = job.rows
     names = job.cells.names[first:last]
+    obs = mdata.obs.reindex(names).assign(**job.columns())
     if top.top_of(about):
-        tops = _told(job, job.tops(device))
-        top.write_h5ad(output, mdata.obs.reindex(names).assign(**job.columns()), var, about, tops, overwrite)
+        top.write_h5ad(output, obs, var, about, _told(job, job.tops(device)), overwrite)
+        return len(var)
+    if threshold.threshold_of(about) is not None:
+        threshold.write_h5ad(output, (obs, var), about, _told(job, job.above(device)), overwrite, most)
         return len(var)
     chunks = _told(job, job.chunks(device))
     if output.suffix == ".h5mu":
-        modality = job.loaded.model.vocabulary[job.target]
-        streaming.write_h5mu(output, mdata, modality, var, (names, about, chunks, overwrite, job.columns()))
+        streaming.write_h5mu(output, mdata, job.modality, var, (names, about, chunks, overwrite, job.columns()))
     else:
-        obs = mdata.obs.reindex(names).assign(**job.columns())
         streaming.write_h5ad(output, obs, var, about, chunks, overwrite)
     return len(var)
 

@@ -51,7 +51,8 @@ def prediction(found: Overview) -> Figure:
         ]
         axes[1].set_xlim(-0.2, max([4.0, *(edge + 1.5 for edge in seen)]))  # the bins beyond are empty
         axes[1].set_title("b   How unlike training cells?", loc="left", fontsize=9)
-    _features(axes[-1], found, bool(inner.get("top")))
+    sparse = next((f"--{k}" for k in ("top", "threshold") if inner.get(k) is not None), "")
+    _features(axes[-1], found, sparse)
     axes[-1].set_title(f"{'c' if has else 'b'}   Most variable predicted {word}s", loc="left", fontsize=9)
     return figure
 
@@ -112,7 +113,7 @@ def _by_unlikeness(axis: Axes, found: Overview, size: float) -> None:
     bar.ax.tick_params(labelsize=SMALL)
 
 
-def _features(axis: Axes, found: Overview, top: bool) -> None:
+def _features(axis: Axes, found: Overview, sparse: str) -> None:
     """The mean of each feature as a dot, one standard deviation to either side as a line."""
     table = found.features.sort_values("sd", ascending=False, kind="stable").head(FEATURES).iloc[::-1]
     mean, spread = table["mean"].to_numpy(float), table["sd"].to_numpy(float)
@@ -130,7 +131,7 @@ def _features(axis: Axes, found: Overview, top: bool) -> None:
     axis.set_yticks(rows, [_short(str(n)) for n in table["feature"]], fontsize=SMALL)
     axis.tick_params(axis="y", length=0)
     axis.set_ylim(-0.7, max(len(table), 1) - 0.3)
-    kept = "\n(what --top did not keep counts as 0)" if top else ""
+    kept = f"\n(what {sparse} did not keep counts as 0)" if sparse else ""
     axis.set_xlabel(f"{found.about['units']}\nmean ± sd between cells{kept}", fontsize=8.5)
     axis.grid(axis="x", color="#e1e6eb", lw=0.7)
     axis.set_axisbelow(True)

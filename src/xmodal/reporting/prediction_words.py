@@ -36,9 +36,7 @@ def row(name: str, content: dict[str, Any]) -> dict[str, str]:
         "what": direction(content),
         "model": str(content.get("model") or "-"),
         "cells": number(content.get("cells")) + (f" ({number(empty)} without any counts)" if empty else ""),
-        "features": number(content.get("features"))
-        + (f" ({content['units']})" if content.get("units") else "")
-        + (f", the {number(content['top'])} highest of each cell" if content.get("top") else ""),
+        "features": _features(content),
         "found": f"{_percent(share)}{counted}" if isinstance(share, int | float) else "-",
         "first": ", ".join(map(str, found.get("first_missing") or [])) or "-",
         "hint": str(found.get("hint") or ""),
@@ -47,6 +45,18 @@ def row(name: str, content: dict[str, Any]) -> dict[str, str]:
         "unlike": _percent(unlike) if isinstance(unlike, int | float) else "-",
         "means": LIKE.get(str(novelty.get("level")), "the model does not say what its training cells looked like"),
     }
+
+
+def _features(content: dict[str, Any]) -> str:
+    """How many, in which units, and which of them and of their values are written."""
+    chosen, threshold = content.get("chosen") or {}, content.get("threshold")
+    return (
+        number(content.get("features"))
+        + (f" of {number(chosen['of'])}, as asked for" if chosen else "")
+        + (f" ({content['units']})" if content.get("units") else "")
+        + (f", the {number(content['top'])} highest of each cell" if content.get("top") else "")
+        + (f", values of at least {threshold:g}" if isinstance(threshold, int | float) else "")
+    )
 
 
 def direction(content: dict[str, Any], between: str = " from ") -> str:

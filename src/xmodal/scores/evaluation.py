@@ -115,13 +115,19 @@ def read_prediction(path: Path) -> AnnData:
         if largest > 1:
             raise InputRefused(what, where=str(path), do=do)
         log.warning("%s: %s? Zeros and ones are scored all the same, since a method may guess so", path, what)
-    if top := prediction_about(adata).get("top"):
-        raise InputRefused(
-            f"it holds only the {top} highest values of each cell; scores need all of them",
-            where=str(path),
-            do="predict again without --top",
-        )
+    _require_all_values(prediction_about(adata), path)
     return adata
+
+
+def _require_all_values(about: dict[str, Any], path: Path) -> None:
+    top, threshold = about.get("top"), about.get("threshold")
+    kept = f"the {top} highest values of each cell" if top else f"values of at least {threshold}"
+    if top or threshold is not None:
+        raise InputRefused(
+            f"it holds only {kept}; scores need all of them",
+            where=str(path),
+            do=f"predict again without --{'top' if top else 'threshold'}",
+        )
 
 
 def require_checkpoint(checkpoint: Path, predictions: dict[str, tuple[str, AnnData]]) -> None:
