@@ -32,6 +32,7 @@ COMMANDS = (
     ),
     Command("train", "Train a model on a prepared .h5mu.", True, True),
     Command("predict", "Predict the modality that was not measured.", True, True),
+    Command("decode", "Predict from the latent that predict wrote.", True, True),
     Command("merge", "Join predictions of row ranges into one file.", True, False, "Galaxy never shards"),
     Command("markers", "Find the features that mark each group of cells.", True, True),
     Command("embed", "Embed cells with any of the modalities together, and cluster them.", True, True),

@@ -29,16 +29,16 @@ WEIGHT = "xmodal_weight"  # obs, with _MODALITY behind: share of the modality in
 IMPUTED = "xmodal_imputed"  # layer: denoised values
 EMBEDDING_ABOUT, IMPUTED_ABOUT = "xmodal_embedding", "xmodal_imputation"  # uns: provenance of these
 BATCH_CODE, REFERENCE, LABEL_CODE = "batch", "reference", "label"  # extra of cells in memory
+LATENT = (
+    "latent"  # the same: what a model predicts from, where it was computed before; and in settings how wide that is
+)
 
 # obs of annotated cells
 TERM = "cell_type_ontology_term_id"  # as the CELLxGENE schema has it: an id of the Cell Ontology, or "unknown"
 LABEL_COLUMN = "label"  # of a table of labels and what they mean, beside TERM
 TERM_GIVEN = "cell_type_ontology_term_id_given"  # what the input had in that column
 CT_LABEL, CT_SECOND = "ct_label", "ct_second_label"  # what the cell is called, and the second candidate: names
-CT_SCORE, CT_MARGIN = (
-    "ct_score",
-    "ct_margin",
-)  # calibrated probability of the label; of the best less the second candidate
+CT_SCORE, CT_MARGIN = "ct_score", "ct_margin"  # calibrated probability of the label; of the best less the second candidate
 CT_STATUS = "ct_status"  # one of the next
 ASSIGNED, COARSE, UNKNOWN = "assigned", "coarse", "unknown"
 CT_KNOWN = "ct_known"  # 0 to 1: high where the cell is of a type that the model was trained on
@@ -72,6 +72,7 @@ UNITS = {
 }
 
 PREPARED_SCHEMA = "xmodal-prepared/1"
+LATENT_SCHEMA = "xmodal-latent/1"
 EMBEDDING_SCHEMA, IMPUTED_SCHEMA = "xmodal-embedding/1", "xmodal-imputed/1"
 ANNOTATION_SCHEMA = "xmodal-annotation/1"
 GENERATED_SCHEMA = "xmodal-generated/1"

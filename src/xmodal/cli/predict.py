@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from xmodal.cli.options import FOLDER, HELP, READABLE, WRITABLE, common
-from xmodal.cli.written import in_words, refuse_unfit, which_values
+from xmodal.cli.written import in_words, refuse_unfit, refuse_values, which_values
 from xmodal.data.new_cells_settings import MIN_COVERAGE
 from xmodal.errors import UsageRefused
 
@@ -50,6 +50,13 @@ def parse_pair(option: str, text: str | None, separator: str, form: str) -> tupl
     help="Share of the checkpoint's features that the input must have.",
 )
 @which_values
+@click.option(
+    "--output-kind",
+    type=click.Choice(["values", "latent"]),
+    default="values",
+    show_default=True,
+    help="Predicted values, or the small latent that `xmodal decode` makes them of (.h5ad only; crossmp, linear, sailerx).",
+)
 @click.option("--summary", type=WRITABLE, default=None, help="Also write what was found, missing and unlike as JSON.")
 @click.option(
     "--overview",
@@ -75,6 +82,7 @@ def command(
     top: int | None,
     threshold: float | None,
     max_size: float,
+    output_kind: str,
     summary: Path | None,
     overview: Path | None,
     force: bool,
@@ -96,6 +104,8 @@ def command(
     if (rows or numbers) and overview is not None:
         raise UsageRefused("--overview shows a whole prediction, not one of --rows or --shard; leave one of them out")
     refuse_unfit(output, top, threshold, interval)
+    if output_kind == "latent":
+        refuse_values(output, overview)
     from xmodal.outputs import refuse_existing, refuse_inputs, write_json
 
     for path in (output, summary):
@@ -112,10 +122,10 @@ def command(
     from xmodal.predicting.run_prediction import run
 
     cells_asked = (source, split, parse_pair("--rows", rows, ":", "A:B, such as 0:256"), numbers, min_coverage, force)
-    request = Request(target, *cells_asked, interval, top, threshold, features, max_size)
+    request = Request(target, *cells_asked, interval, top, threshold, features, max_size, output_kind == "latent")
     many, about = run(file, checkpoint, output, request, (where, seed, overwrite), overview)
     found = prediction_summary(about, many)
     if summary is not None:
         write_json(summary, found, overwrite)
     cells, chosen = about.get("rows", f"all {found['cells']}"), found["source"]
-    click.echo(f"{target} from {chosen}: {cells} cells x {many} features{in_words(found)} on {where} -> {output}")
+    click.echo(f"{target} from {chosen}: {cells} cells x {in_words(found)} on {where} -> {output}")

@@ -83,9 +83,23 @@ def refuse_unfit(output: Path, top: int | None, threshold: float | None, interva
         raise UsageRefused(f"{name} and --interval exclude each other: only {kept} are kept, without intervals")
 
 
+def refuse_values(output: Path, overview: Path | None) -> None:
+    """With ``--output-kind latent``: options that choose or show values, which are not there yet."""
+    if output.suffix != ".h5ad":
+        raise UsageRefused(f"--output-kind latent writes an .h5ad, not {output.name}; give --output NAME.h5ad")
+    context = click.get_current_context()
+    for name in ("interval", "features", "top", "threshold"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageRefused(f"--output-kind latent and --{name} exclude each other; give --{name} to xmodal decode")
+    if overview is not None:
+        raise UsageRefused("--overview shows values, not a latent; give it to xmodal decode")
+
+
 def in_words(found: dict[str, Any]) -> str:
     """Which values a prediction holds; ``found``: its summary."""
-    kept = f" (of {found['chosen']['of']})" if "chosen" in found else ""
+    if "latent" in found:
+        return f"{found['latent']} dimensions of the latent"
+    kept = f"{found['features']} features" + (f" (of {found['chosen']['of']})" if "chosen" in found else "")
     if "top" in found:
         return f"{kept}, the {found['top']} highest of each cell"
     return f"{kept}, values of at least {found['threshold']:g}" if "threshold" in found else kept

@@ -62,6 +62,7 @@ class CrossModalModel(nn.Module):
     source: ClassVar[str]  # the paper or method it implements
     Settings: ClassVar[type[ModelSettings]]
     has_latent: ClassVar[bool] = False
+    decodes: ClassVar[bool] = False  # does it predict from a latent alone, predict = decode(encode)?
     reference_in_use: ClassVar[bool] = False  # do new cells need the reference too, or training only?
     takes_batches: ClassVar[bool] = False  # does it take technical batches out of its latent?
     takes_labels: ClassVar[bool] = False  # does it learn what cells are called, and what texts say of them?
@@ -143,6 +144,14 @@ class CrossModalModel(nn.Module):
     def impute(self, batch: Batch, modality: str) -> Tensor:
         """Denoised values of ``modality``, from all that is present, on its scale, (cells, features of the modality)."""
         raise NotApplicable(f"model '{self.name}' does not impute; models that do: see `xmodal models`")
+
+    def encode(self, batch: Batch, source: str) -> Tensor:
+        """All that :meth:`decode` needs of modality ``source`` to predict any other, (cells, latent), float32."""
+        raise NotApplicable(f"model '{self.name}' does not predict from a latent; models that do: see docs/models.md")
+
+    def decode(self, latent: Tensor, source: str, target: str) -> Tensor:
+        """What :meth:`predict` gives for cells whose ``source`` has this latent, (cells, features of target)."""
+        raise NotApplicable(f"model '{self.name}' does not predict from a latent; models that do: see docs/models.md")
 
     def predict(self, batch: Batch, source: str, target: str) -> Tensor:
         """Prediction of ``target`` from ``source`` on the target's scale, (cells, features of target)."""

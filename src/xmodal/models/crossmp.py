@@ -142,6 +142,7 @@ class CrossMP(CrossModalModel):
     source = "CrossMP, Genes 2024, 15(7):882"
     Settings = CrossMPSettings
     has_latent = True
+    decodes = True
     min_cells = 50
     settings: CrossMPSettings
 
@@ -212,8 +213,15 @@ class CrossMP(CrossModalModel):
         expected: Tensor = head.expected(outputs, plain=True)  # type: ignore[operator]
         return expected
 
+    def encode(self, batch: Batch, source: str) -> Tensor:
+        z: Tensor = self.encoders[source](batch)
+        return z
+
     def predict(self, batch: Batch, source: str, target: str) -> Tensor:
-        out = self._uncalibrated(batch, source, target)
+        return self.decode(self.encode(batch, source), source, target)
+
+    def decode(self, latent: Tensor, source: str, target: str) -> Tensor:
+        out = self._uncalibrated(latent, target)
         if self.vocabulary[target].scale == fields.BINARY:
             return out
         out = self.get_buffer(f"shift_{source}_{target}") + self.get_buffer(f"scale_{source}_{target}") * out
@@ -221,8 +229,8 @@ class CrossMP(CrossModalModel):
             return out
         return to_positive(out, LOW * self.heads[target].get_buffer("mean"))
 
-    def _uncalibrated(self, batch: Batch, source: str, target: str) -> Tensor:
-        head, outputs = self.heads[target], self.decoders[target](self.encoders[source](batch))
+    def _uncalibrated(self, latent: Tensor, target: str) -> Tensor:
+        head, outputs = self.heads[target], self.decoders[target](latent)
         expected: Tensor = head.expected(outputs, plain=not self.settings.calibrate)  # type: ignore[operator]
         return expected
 
@@ -247,7 +255,7 @@ class CrossMP(CrossModalModel):
         )
         for batch in cells.minibatches(self.settings.batch_size):
             moved = batch.to(device)
-            raw, true = self._uncalibrated(moved, source, target).double(), moved.values[target].double()
+            raw, true = self._uncalibrated(self.encode(moved, source), target).double(), moved.values[target].double()
             total_raw, total_true = total_raw + raw.sum(0), total_true + true.sum(0)
             cross, square = cross + (raw * true).sum(0), square + raw.square().sum(0)
         mean = total_raw / len(cells)

@@ -46,6 +46,7 @@ class Linear(CrossModalModel):
     summary = "Control: PLS or ridge regression between low-rank inputs; fast and hard to beat on levels."
     source = "scikit-learn; pinned as the reference control"
     Settings = LinearSettings
+    decodes = True
     min_cells = 20
     min_pairs = 20
     settings: LinearSettings
@@ -142,9 +143,16 @@ class Linear(CrossModalModel):
         self.get_buffer(f"coefficient_{s}_{t}").copy_(torch.from_numpy(coefficient.astype(np.float32)))
         self.get_buffer(f"intercept_{s}_{t}").copy_(torch.from_numpy(intercept.astype(np.float32)))
 
+    def encode(self, batch: Batch, source: str) -> Tensor:
+        return self._scores(source, self._raw(source, batch))
+
     def predict(self, batch: Batch, source: str, target: str) -> Tensor:
-        z = self._scores(source, self._raw(source, batch))
-        out = z @ self.get_buffer(f"coefficient_{source}_{target}") + self.get_buffer(f"intercept_{source}_{target}")
+        return self.decode(self.encode(batch, source), source, target)
+
+    def decode(self, latent: Tensor, source: str, target: str) -> Tensor:
+        out = latent @ self.get_buffer(f"coefficient_{source}_{target}") + self.get_buffer(
+            f"intercept_{source}_{target}"
+        )
         if self._decoded(target):
             out = out @ self.get_buffer(f"decode_{target}")
         return to_probability(out) if self.vocabulary[target].scale == fields.BINARY else out

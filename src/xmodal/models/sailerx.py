@@ -95,6 +95,7 @@ class SailerX(CrossModalModel):
     source = "SAILERX, Nucleic Acids Research 2022, 50(21):e121"
     Settings = SailerXSettings
     has_latent = True
+    decodes = True
     takes_batches = True
     min_cells = 50
     settings: SailerXSettings
@@ -385,10 +386,15 @@ class SailerX(CrossModalModel):
         part = own * (counts.sum(1, keepdim=True) > 0).float()
         return torch.log1p(CP * torch.lerp(shares, measured, part))
 
-    def predict(self, batch: Batch, source: str, target: str) -> Tensor:
+    def encode(self, batch: Batch, source: str) -> Tensor:
         posterior = self.encoders[source](batch, self._projection(source)(batch))
-        mean = self._product({source: posterior}, batch.present)[0]
-        return self._decoded(mean, target)
+        return self._product({source: posterior}, batch.present)[0]
+
+    def decode(self, latent: Tensor, source: str, target: str) -> Tensor:
+        return self._decoded(latent, target)
+
+    def predict(self, batch: Batch, source: str, target: str) -> Tensor:
+        return self.decode(self.encode(batch, source), source, target)
 
     def _head(self, modality: str) -> Head:
         head = self.decoders[modality].head

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from xmodal import fields
 from xmodal.errors import UsageRefused
 from xmodal.learning import checkpoint, uncertainty
 from xmodal.predicting import size, top
@@ -35,6 +36,8 @@ def kept_facts(loaded: checkpoint.Checkpoint, source: str, request: Request, own
 def expected_size(job: Job) -> int:
     """Bytes of the matrices that will be written; 0 where only a threshold says how many values there will be."""
     cells, features = job.rows[1] - job.rows[0], len(job.modality)
+    if fields.LATENT in job.facts:
+        return size.dense(cells, int(job.facts[fields.LATENT]), 1)
     if "threshold" in job.facts:
         return 0
     if "top" in job.facts:
@@ -44,9 +47,13 @@ def expected_size(job: Job) -> int:
 
 def require_size(job: Job, request: Request, where: str) -> None:
     """Refuse an output above the limit of the request, naming what would need less."""
-    instead = [] if job.chosen else ["--features (some genes, peaks or regions)"]
-    instead += ["a lower --top"] if request.top else ["--top or --threshold (a sparse matrix)"]
-    instead += ["--interval 0 (a third of it)"] if job.interval else []
+    instead = []
+    if fields.LATENT not in job.facts:
+        instead += [] if job.chosen else ["--features (some genes, peaks or regions)"]
+        instead += ["a lower --top"] if request.top else ["--top or --threshold (a sparse matrix)"]
+        instead += ["--interval 0 (a third of it)"] if job.interval else []
+        small = job.loaded.model.decodes and fields.LATENT not in job.cells.extra
+        instead += ["--output-kind latent (for xmodal decode)"] if small else []
     size.require_size(expected_size(job), request.max_size * size.GB, where, instead)
 
 

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PREDICTION_SCHEMA = "xmodal-prediction/1"
-COMPUTED = {PREDICTION_SCHEMA: (fields.PREDICTED, "a prediction"), fields.IMPUTED_SCHEMA: (fields.IMPUTED, "imputed")}
+COMPUTED = {
+    PREDICTION_SCHEMA: (fields.PREDICTED, "a prediction"),
+    fields.IMPUTED_SCHEMA: (fields.IMPUTED, "imputed"),
+    fields.LATENT_SCHEMA: (fields.PREDICTED, "a latent"),
+}
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def _open(path: Path) -> Part:
         handle = h5py.File(path, "r")
         part = Part(path, handle, *(read_elem(handle[k]) for k in ("obs", "var", "uns")))
     about = part.uns.get(fields.UNS, {})
-    if not hasattr(about, "get") or about.get("schema") != PREDICTION_SCHEMA:
+    if not hasattr(about, "get") or about.get("schema") not in (PREDICTION_SCHEMA, fields.LATENT_SCHEMA):
         raise InputRefused(
             "this is not a prediction of xmodal", where=str(path), do="give files that xmodal predict wrote"
         )

@@ -24,7 +24,7 @@ from xmodal.data import alignment
 from xmodal.data.batches import Cells, spread
 from xmodal.errors import InputRefused, NotApplicable, UsageRefused
 from xmodal.learning import checkpoint, novelty, uncertainty
-from xmodal.predicting import measured, size, threshold, top
+from xmodal.predicting import latents, measured, size, threshold, top
 from xmodal.predicting.choosing import Chosen, chosen
 from xmodal.predicting.kept import kept_facts
 from xmodal.predicting.streaming import LAYERS, MATRIX, Chunks
@@ -56,10 +56,11 @@ class Request:
     threshold: float | None = None  # only values of at least this; then there are no intervals
     features: tuple[str, ...] = ()  # only these features of the target (names, regions, files); none: all
     max_size: float = size.DEFAULT  # GB; a larger output is refused
+    latent: bool = False  # what the model predicts from, in place of predicted values
 
     @property
     def sparse(self) -> bool:
-        return self.top is not None or self.threshold is not None
+        return self.latent or self.top is not None or self.threshold is not None
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Job:
     """Everything that writing needs: the cells, the model, and the facts that go beside the result.
 
     ``interval``: share of the values that the intervals hold; 0 where there are none.  ``chosen``: the features of the target
-    that are kept; None for all.
+    that are kept; None for all.  ``first``: which of the rows the first of ``cells`` is, where they are a part alone.
     """
 
     cells: Cells
@@ -79,6 +80,7 @@ class Job:
     interval: float = 0.0
     novelty: npt.NDArray[np.float32] | None = None  # (cells,)
     chosen: Chosen | None = None
+    first: int = 0
 
     @property
     def modality(self) -> Modality:
@@ -102,6 +104,10 @@ class Job:
 
     def chunks(self, device: torch.device) -> Chunks:
         """Predictions, and the ends of their intervals, batch by batch, (cells, features of the target) each."""
+        if fields.LATENT in self.facts:
+            for (z,) in self._computed(device, lambda out: (out.float().cpu().numpy(),)):
+                yield {MATRIX: z}
+            return
         errors = self.loaded.uncertainty[self.source, self.target] if self.interval else None
         if errors is None:
             for (values,) in self._computed(device, lambda out: (self._kept(out).float().cpu().numpy(),)):
@@ -126,16 +132,25 @@ class Job:
     def _kept(self, out: torch.Tensor) -> torch.Tensor:
         return out if self.chosen is None else out[:, torch.from_numpy(self.chosen.positions).to(out.device)]
 
+    def _of_model(self, batch: Batch) -> torch.Tensor:
+        """What is asked of the model: the latent, what becomes of one, or both steps at once."""
+        model = self.loaded.model
+        if fields.LATENT in self.facts:
+            return model.encode(batch, self.source)
+        if fields.LATENT in batch.extra:
+            return model.decode(batch.extra[fields.LATENT], self.source, self.target)
+        return model.predict(batch, self.source, self.target)
+
     def _computed(self, device: torch.device, kept: Callable[[torch.Tensor], memory.Arrays]) -> Iterator[memory.Arrays]:
         """What is ``kept`` of the predictions of each batch."""
-        model = self.loaded.model.to(device).eval()
+        self.loaded.model.to(device).eval()
         portions = memory.of_prediction(BATCH)
 
         def work(batch: Batch, rows: int) -> memory.Arrays:
             with torch.no_grad():
-                return kept(model.predict(batch.to(device), self.source, self.target)[:rows])
+                return kept(self._of_model(batch.to(device))[:rows])
 
-        first, last = self.rows
+        first, last = (row - self.first for row in self.rows)
         for start in range(first, last, BATCH):
             stop = min(start + BATCH, last)
             yield portions.each(self.cells.batch(slice(start, stop), BATCH, self.source), stop - start, work)
@@ -145,6 +160,8 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
     """Check that the checkpoint fits these cells, and align them.  ``path``: the checkpoint."""
     loaded = checkpoint.load(path)
     source = choose_source(loaded, mdata, request)
+    if request.latent:
+        latents.require_able(loaded.model)
     own = chosen(request.features, loaded.model.vocabulary[request.target])
     one = measured.measured(loaded, mdata, source, request.min_coverage, request.force)
     some = select(mdata, source, request.split)
@@ -166,6 +183,8 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
             "%d cells have no counts in %s; they get what a cell without any signal gets", facts["empty"], source
         )
     facts |= kept_facts(loaded, source, request, own)
+    if request.latent:
+        facts[fields.LATENT] = latents.width(loaded.model, cells, source)
     return Job(cells, loaded, source, request.target, rows, facts, facts["interval"]["level"], odd, own)
 
 
@@ -229,6 +248,8 @@ def target_frame(job: Job) -> Any:
     """``var`` of a prediction, in the order of the checkpoint."""
     import pandas as pd
 
+    if fields.LATENT in job.facts:
+        return latents.frame(job.facts[fields.LATENT])
     var = measured.feature_frame(job.modality)
     own = job.chosen.positions if job.chosen else slice(None)
     errors = job.loaded.uncertainty.get((job.source, job.target))
@@ -242,26 +263,26 @@ def target_frame(job: Job) -> Any:
 
 def described(job: Job, path: Path, device: torch.device, seed: int) -> dict[str, Any]:
     """``uns["xmodal"]`` of a prediction; a shard also says which rows it holds."""
-    model = job.loaded.model
+    model, latent = job.loaded.model, fields.LATENT in job.facts
     record = provenance.record(
-        "predict",
+        "decode" if fields.LATENT in job.cells.extra else "predict",
         {
             **job.facts,
             "genome": model.vocabulary[job.target].genome,
             "model_settings": model.settings.model_dump(mode="json"),
         },
-        schema=measured.PREDICTION_SCHEMA,
+        schema=fields.LATENT_SCHEMA if latent else measured.PREDICTION_SCHEMA,
         model=model.name,
         model_version=str(job.loaded.header["version"]),
         checkpoint_sha256=provenance.sha256(path),
         source=job.source,
         target=job.target,
-        units=model.vocabulary[job.target].units,
+        units=fields.LATENT if latent else model.vocabulary[job.target].units,
         seed=seed,
         device=device.type,
     )
     record |= {k: job.facts[k] for k in ("top", "threshold") if k in job.facts}
-    if job.rows != (0, len(job.cells)):
+    if job.rows != (0, job.facts["cells"]):
         record["rows"] = f"{job.rows[0]}:{job.rows[1]}"
     return record
 
@@ -275,7 +296,7 @@ def summary(about: dict[str, Any], features: int) -> dict[str, Any]:
         **kept,
         "features": features,
         **found,
-        **{k: inner[k] for k in ("top", "threshold", "chosen") if k in inner},
+        **{k: inner[k] for k in ("top", "threshold", "chosen", fields.LATENT) if k in inner},
     }
 
 

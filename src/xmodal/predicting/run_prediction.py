@@ -14,8 +14,8 @@ from xmodal.predicting import kept, overview, prediction, size, streaming, thres
 from xmodal.predicting.prediction import Job, Request
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
-    from mudata import MuData
 
 log = logging.getLogger(__name__)
 Part = TypeVar("Part")
@@ -43,30 +43,31 @@ def run(
         raise error.at(str(file)) from None
     kept.require_size(job, request, str(output))
     about = prediction.described(job, checkpoint, device, seed)
-    features = _write(job, mdata, output, about, (device, overwrite, request.max_size * size.GB))
+    if output.suffix == ".h5mu":
+        var, chunks = prediction.target_frame(job), _told(job, job.chunks(device))
+        parts = (job.cells.names, about, chunks, overwrite, job.columns())
+        streaming.write_h5mu(output, mdata, job.modality, var, parts)
+        features = len(var)
+    else:
+        obs = mdata.obs.reindex(job.cells.names[slice(*job.rows)]).assign(**job.columns())
+        features = write_h5ad(job, obs, output, about, (device, overwrite, request.max_size * size.GB))
     if pictures is not None:
         overview.write(pictures, output, job.target, seed, job.source_counts())
     return features, about
 
 
-def _write(job: Job, mdata: MuData, output: Path, about: dict[str, Any], how: tuple[torch.device, bool, float]) -> int:
+def write_h5ad(
+    job: Job, obs: pd.DataFrame, output: Path, about: dict[str, Any], how: tuple[torch.device, bool, float]
+) -> int:
     """Write the prediction as it is computed; ``how`` = (device, overwrite, most bytes).  Returns its number of features."""
     device, overwrite, most = how
     var = prediction.target_frame(job)
-    first, last = job.rows
-    names = job.cells.names[first:last]
-    obs = mdata.obs.reindex(names).assign(**job.columns())
     if top.top_of(about):
         top.write_h5ad(output, obs, var, about, _told(job, job.tops(device)), overwrite)
-        return len(var)
-    if threshold.threshold_of(about) is not None:
+    elif threshold.threshold_of(about) is not None:
         threshold.write_h5ad(output, (obs, var), about, _told(job, job.above(device)), overwrite, most)
-        return len(var)
-    chunks = _told(job, job.chunks(device))
-    if output.suffix == ".h5mu":
-        streaming.write_h5mu(output, mdata, job.modality, var, (names, about, chunks, overwrite, job.columns()))
     else:
-        streaming.write_h5ad(output, obs, var, about, chunks, overwrite)
+        streaming.write_h5ad(output, obs, var, about, _told(job, job.chunks(device)), overwrite)
     return len(var)
 
 

@@ -21,5 +21,5 @@ def require_size(size: int, most: float, where: str, instead: list[str]) -> None
     raise InputRefused(
         f"the output would take {size / GB:,.3g} GB, more than the limit of {most / GB:,.3g} GB",
         where=where,
-        do=f"give {', '.join(instead)}, fewer cells, or a higher limit (--max-size GB)",
+        do=f"give {', '.join([*instead, 'fewer cells'])}, or a higher limit (--max-size GB)",
     )

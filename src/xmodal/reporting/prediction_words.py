@@ -49,6 +49,8 @@ def row(name: str, content: dict[str, Any]) -> dict[str, str]:
 
 def _features(content: dict[str, Any]) -> str:
     """How many, in which units, and which of them and of their values are written."""
+    if content.get("latent"):
+        return f"{number(content['latent'])} dimensions of the latent, to be decoded"
     chosen, threshold = content.get("chosen") or {}, content.get("threshold")
     return (
         number(content.get("features"))

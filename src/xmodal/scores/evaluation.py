@@ -115,7 +115,11 @@ def read_prediction(path: Path) -> AnnData:
         if largest > 1:
             raise InputRefused(what, where=str(path), do=do)
         log.warning("%s: %s? Zeros and ones are scored all the same, since a method may guess so", path, what)
-    _require_all_values(prediction_about(adata), path)
+    about = prediction_about(adata)
+    if about.get("schema") == fields.LATENT_SCHEMA:
+        do = "run xmodal decode and give what that writes"
+        raise InputRefused("it holds a latent, not predicted values", where=str(path), do=do)
+    _require_all_values(about, path)
     return adata
 
 
