@@ -51,7 +51,7 @@ SHORT = {
     "auto": ("--set", "epochs=2", "--set", "refit_epochs=1", "--set", "restarts=1"),
 }
 JOINT = {"sailerx": ("--set", "epochs=1")}  # the model of a joint analysis
-PARTS = ("prediction", "joint")
+PARTS = ("prediction", "joint", "latent")
 OPTIONS = ("--threads", 1, "--device", "cpu", "--quiet")
 
 
@@ -135,6 +135,18 @@ class Cells:
         shown = [trained / "metrics.json", *sorted(seen.iterdir()), *sorted((self.folder / "imputed").iterdir())]
         parts = ["--training", trained, "--embedding", seen, "--markers", self.folder / "imputed"]
         self.run("report", shown, *parts, "--output", self.folder / "report.html", note="joint")
+        return self.runs
+
+    def latent(self) -> list[Run]:
+        """A prediction by way of its latent; without the training, which is that of a prediction."""
+        rna, atac = self.pair()
+        prepared, trained = self.folder / "prepared.h5mu", self.folder / "linear"
+        xmodal("prepare", "--rna", rna, "--atac", atac, "--output", prepared)
+        xmodal("train", prepared, "--model", "linear", "--output-dir", trained)
+        latent, checkpoint = self.folder / "latent.h5ad", ["--checkpoint", trained / "model.safetensors", "--output"]
+        files = [*checkpoint, latent, "--output-kind", "latent", "--force"]
+        self.run("predict", [rna], rna, "--from", "rna", "--to", "atac", *files, note="latent")
+        self.run("decode", [latent], latent, *checkpoint, self.folder / "decoded.h5ad", note="linear")
         return self.runs
 
     def model(self, model: str, rna: Path, prepared: Path) -> None:
@@ -236,7 +248,7 @@ def main() -> None:
         for part in ARGS.parts.split(","):
             with tempfile.TemporaryDirectory() as folder:
                 cells = Cells(name, Path(folder))
-                found = [asdict(run) for run in (cells.joint() if part == "joint" else cells.prediction())]
+                found = [asdict(run) for run in getattr(cells, part)()]
             RESULTS.write_text(json.dumps(measured_before() | {key(name, part): found}, indent=1) + "\n")
     runs = measured_before()
     every = [Run(**run) for name in SETS for part in PARTS for run in runs.get(key(name, part), [])]

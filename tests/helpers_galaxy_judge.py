@@ -41,7 +41,7 @@ from xmodal.commands import COMMANDS, Command
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = '--threads "\\${GALAXY_SLOTS:-1}"'
-ON_A_GPU = ("train", "predict", "embed", "impute", "annotate", "describe", "generate")
+ON_A_GPU = ("train", "predict", "decode", "embed", "impute", "annotate", "describe", "generate")
 HARMLESS = ("string.ascii_letters", "string.ascii_lowercase", "string.digits")
 Differences = dict[str, dict[str, str]]  # option -> what of it is other -> how
 

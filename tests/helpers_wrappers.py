@@ -77,7 +77,7 @@ def values_of(name: str) -> dict[str, tuple[str, ...]]:
         "check": {"--likelihood": LIKELIHOODS},
         "prepare": {"--likelihood": LIKELIHOODS},
         "train": {"--model": own_models(), "--fallback": own_models()},
-        "predict": {"--interval": tuple(f"{level:g}" for level in (*LEVELS, 0))},
+        **{name: {"--interval": tuple(f"{level:g}" for level in (*LEVELS, 0))} for name in ("predict", "decode")},
         "evaluate": {"--controls": CONTROLS, "--comparators": COMPARATORS},
     }
     return known.get(name, {})

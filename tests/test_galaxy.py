@@ -62,7 +62,7 @@ def person(galaxy_server: Galaxy) -> Person:
 def named(person: Person) -> Iterator[dict[str, dict[str, str]]]:
     """The test files under a name that a careless command line would run."""
     files = {"rna.h5ad": "h5ad", "atac.h5ad": "h5ad", "prepared.h5mu": "h5mu", "model.safetensors": "safetensors"}
-    files |= {"predicted_atac.h5ad": "h5ad", "predicted_atac.json": "json"}
+    files |= {"predicted_atac.h5ad": "h5ad", "predicted_atac.json": "json", "latent_atac.h5ad": "h5ad"}
     files |= {"embedded.h5mu": "h5mu", "joint.safetensors": "safetensors"}
     files |= {"annotated.h5ad": "h5ad", "types.safetensors": "safetensors", "prompts.tsv": "tabular"}
     yield {
@@ -93,6 +93,7 @@ def asked(named: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
     prediction = {"modality": "atac", "prediction": named["predicted_atach5ad"]}
     return {
         "xmodal_predict": {"cells": named["rnah5ad"], "model": model, "to": "atac"},
+        "xmodal_decode": {"latent": named["latent_atach5ad"], "model": model},
         "xmodal_train": {"paired": paired, "model": "linear"},
         "xmodal_embed": {"cells": named["preparedh5mu"], "model": joint, "advanced": {"clusters": 3}},
         "xmodal_impute": {"cells": named["preparedh5mu"], "model": joint},

@@ -24,7 +24,8 @@ def toggled(element: ET.Element, name: str) -> None:
 def of_numbers(param: Param) -> Iterator[tuple[str, Change]]:
     yield "default", lambda e: e.set("value", "0.77" if param.kind == "float" else "77")
     yield "min", lambda e: e.set("min", str(float(e.get("min", 0)) + 1))
-    yield "no min", lambda e: e.attrib.pop("min", None)
+    if "min" in param.element.attrib:
+        yield "no min", lambda e: e.attrib.pop("min", None)
     yield "max", lambda e: e.set("max", "99")
 
 

@@ -25,6 +25,10 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
         "predict IN --to rna --checkpoint IN",
         {"--output": "p.h5ad", "--summary": "p.json", "--overview": "o"},
     ),
+    "decode": (
+        "decode IN --checkpoint IN",
+        {"--output": "p.h5ad", "--summary": "p.json", "--overview": "o"},
+    ),
     "merge": ("merge IN", {"--output": "p.h5ad", "--summary": "p.json"}),
     "embed": (
         "embed IN --checkpoint IN",
@@ -98,7 +102,11 @@ def test_every_output_of_every_command_is_tried(command: str) -> None:
 
 @pytest.mark.parametrize(
     ("command", "option"),
-    [(c, o) for c, o in OUTPUTS if c in ("prepare", "predict", "merge", "embed", "impute") and o != "--overview"],
+    [
+        (c, o)
+        for c, o in OUTPUTS
+        if c in ("prepare", "predict", "decode", "merge", "embed", "impute") and o != "--overview"
+    ],
 )
 def test_inputs_are_never_replaced(command: str, option: str, tmp_path: Path) -> None:
     """As cells.h5mu or cells.h5ad, under another name too."""

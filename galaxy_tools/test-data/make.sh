@@ -33,7 +33,9 @@ xmodal prepare --rna rna.h5ad --atac atac.h5ad --split-by batch --min-peak-fract
 xmodal train prepared.h5mu --model linear --output-dir training
 xmodal predict prepared.h5mu --split test --from rna --to atac --checkpoint training/model.safetensors --output predicted_atac.h5ad \
     --interval 0 --summary predicted_atac.json
-cp rna.h5ad atac.h5ad fragments.tsv.gz prepared.h5mu prepare.json predicted_atac.h5ad predicted_atac.json "$here/"
+xmodal predict prepared.h5mu --split test --from rna --to atac --checkpoint training/model.safetensors --output latent_atac.h5ad \
+    --output-kind latent
+cp rna.h5ad atac.h5ad fragments.tsv.gz prepared.h5mu prepare.json predicted_atac.h5ad predicted_atac.json latent_atac.h5ad "$here/"
 cp training/model.safetensors training/metrics.json training/history.tsv "$here/"
 xmodal evaluate prepared.h5mu --prediction atac=predicted_atac.h5ad --label-key cell_type --umap-cells 0 --output-dir evaluation
 cp evaluation/metrics.json "$here/evaluation.json"
