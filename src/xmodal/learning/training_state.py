@@ -170,6 +170,7 @@ def _restore(running: Running, header: dict[str, Any], tensors: dict[str, torch.
     for group, rate in zip(state["param_groups"], header["rates"], strict=True):
         group["lr"] = rate
     running.optimizer.load_state_dict(state)
+    _laid_out(running.optimizer)
     running.scheduler.load_state_dict(header["scheduler"])
     running.shuffle.set_state(tensors["random.shuffle"])
     torch.set_rng_state(tensors["random.torch"])
@@ -179,6 +180,14 @@ def _restore(running: Running, header: dict[str, Any], tensors: dict[str, torch.
     running.fit.best_loss = header["best_loss"]
     # what an attempt on this GPU found out; absent from states of before
     running.portions.size = header.get("cells_at_once", running.portions.size)
+
+
+def _laid_out(optimizer: torch.optim.Optimizer) -> None:
+    """Moments lie in memory as their parameters do; a file keeps no such order, and the fused kernel takes it for granted."""
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                slots[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
