@@ -60,34 +60,8 @@ benchmark: setup ## The models beside peers in their own environments (hours; wh
 benchmark-gpu: setup ## Training and prediction on a GPU beside the CPU, where there is one
 	.venv/bin/python benchmarks/gpu.py --write
 
-benchmark-speed: setup ## Training on wide peaks: kernels, growth, and beside scvi-tools (ARGS="--scvi PYTHON")
+benchmark-speed: setup ## Training on wide peaks: kernels, growth, beside scvi-tools (ARGS="--scvi PYTHON")
 	@benchmarks/run $@ $(ARGS)
-
-containers: setup ## The images as another user, read-only, in pipelines, with GPU options, in Galaxy
-	@scripts/setup-container-lint
-	@scripts/setup-galaxy
-	@scripts/containers || [[ $$? == 77 ]]
-	$(PYTEST) -q -rA --no-header -m containers
-
-test-gpu: setup ## The suite's tests on a GPU; skipped, with the reason, where there is none
-	$(PYTEST) -q -rA --no-header -m gpu
-
-test-galaxy: setup ## A real Galaxy: every tool, workflow, form and a click-through; the portal; Galaxy over Slurm
-	@scripts/setup-galaxy
-	@scripts/setup-planemo
-	$(PYTEST) -q --no-header -m "not galaxy" tests/test_galaxy_jobs.py tests/test_galaxy_in_step.py tests/test_report_files.py
-	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTEST) -q -rA --no-header -m galaxy --durations=30
-
-test-all: test test-nfcore test-slurm test-galaxy test-containers ## test, and the heavy parts
-
-benchmark: setup ## The models beside peers in their own environments (hours; what was measured is kept)
-	@benchmarks/run $@
-
-benchmark-gpu: setup ## Training and prediction on a GPU beside the CPU, where there is one
-	.venv/bin/python benchmarks/gpu.py --write
-
-benchmark-speed: setup
-	@if [[ -x benchmarks/run ]]; then benchmarks/run $@; else echo "$@: this part is not there yet" >&2; exit 1; fi
 
 containers: setup ## Both images with podman or docker (8 GB of disk)
 	@scripts/containers
