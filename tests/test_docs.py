@@ -129,6 +129,14 @@ def test_commands_of_the_joint_analysis_run(tmp_path: Path, monkeypatch: pytest.
     assert found["cells"]["rna"].layers["xmodal_imputed"].shape == found["cells"]["rna"].shape
 
 
+def test_make_lists_each_target_once() -> None:
+    """A target that stands twice is only a warning of make's, and the first is lost."""
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert done.stderr == "" and {"setup", "demo", "test"} <= set(names) and len(set(names)) == len(names)
+
+
+
 def test_readme_commands_run(tmp_path: Path) -> None:
     """As they stand, in their order; smaller cells and fewer epochs are the only change."""
     commands = commands_of("README.md")
