@@ -136,7 +136,6 @@ def test_make_lists_each_target_once() -> None:
     assert done.stderr == "" and {"setup", "demo", "test"} <= set(names) and len(set(names)) == len(names)
 
 
-
 def test_readme_commands_run(tmp_path: Path) -> None:
     """As they stand, in their order; smaller cells and fewer epochs are the only change."""
     commands = commands_of("README.md")

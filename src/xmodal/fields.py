@@ -38,7 +38,10 @@ TERM = "cell_type_ontology_term_id"  # as the CELLxGENE schema has it: an id of 
 LABEL_COLUMN = "label"  # of a table of labels and what they mean, beside TERM
 TERM_GIVEN = "cell_type_ontology_term_id_given"  # what the input had in that column
 CT_LABEL, CT_SECOND = "ct_label", "ct_second_label"  # what the cell is called, and the second candidate: names
-CT_SCORE, CT_MARGIN = "ct_score", "ct_margin"  # calibrated probability of the label; of the best less the second candidate
+CT_SCORE, CT_MARGIN = (
+    "ct_score",
+    "ct_margin",
+)  # calibrated probability of the label; of the best less the second candidate
 CT_STATUS = "ct_status"  # one of the next
 ASSIGNED, COARSE, UNKNOWN = "assigned", "coarse", "unknown"
 CT_KNOWN = "ct_known"  # 0 to 1: high where the cell is of a type that the model was trained on
