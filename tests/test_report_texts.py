@@ -167,6 +167,17 @@ def test_descriptions_have_a_section_in_multiqc(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("option", "part"), [("--generated", "prompts"), ("--description", "described")])
+def test_what_was_not_scored_has_a_section_too(parts: dict[str, Path], tmp_path: Path, option: str, part: str) -> None:
+    """The pipeline's report of such a folder alone is also read by MultiQC."""
+    folder = parts[{"prompts": "generated"}.get(part, part)]
+    page_of(tmp_path, option, folder, "--multiqc-dir", tmp_path / "mqc")
+    assert [p.name for p in (tmp_path / "mqc").iterdir()] == [f"xmodal_{part}_mqc.json"]
+    section = json.loads((tmp_path / "mqc" / f"xmodal_{part}_mqc.json").read_text())
+    assert sum(row["cells"] for row in section["data"].values()) == {"prompts": 60, "described": 95}[part]
+    assert "<script" not in json.dumps(section)
+
+
 def test_the_same_input_gives_the_same_page(parts: dict[str, Path], tmp_path: Path) -> None:
     given = (
         "--evaluation",

@@ -47,6 +47,8 @@ def sections(inputs: Inputs) -> list[dict[str, Any]]:
         multiqc_annotation.scores(inputs),
         multiqc_annotation.labels(inputs),
         multiqc_annotation.statuses(inputs),
+        multiqc_texts.groups(inputs),
+        multiqc_texts.prompts(inputs),
         multiqc_texts.descriptions(inputs),
         multiqc_texts.generated(inputs),
         multiqc_cells.trust(inputs, found),

@@ -11,7 +11,7 @@ process XMODAL_REPORT {
 
     output:
     tuple val(meta), path("${prefix}/index.html")   , emit: html
-    tuple val(meta), path("${prefix}/multiqc/*_mqc*"), emit: mqc
+    tuple val(meta), path("${prefix}/multiqc/*_mqc*"), emit: mqc, optional: true
     tuple val("${task.process}"), val('xmodal'), eval("xmodal --version | sed 's/.* //'"), emit: versions_xmodal, topic: versions
 
     when:
