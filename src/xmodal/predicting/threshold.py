@@ -19,7 +19,7 @@ from xmodal import fields
 from xmodal.data.io import naming_full_disk
 from xmodal.outputs import replacing
 from xmodal.predicting.size import require_size
-from xmodal.predicting.top import ENTRY, FLUSH, MATRIX
+from xmodal.predicting.top import ENTRY, MATRIX, together
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ def write_h5ad(
         with h5py.File(temporary, "r+") as handle:
             group = _group(handle, (len(obs), len(var)))
             row = entries = 0
-            for each, features, values in _together(chunks):
+            for each, features, values in together(chunks):
                 last = entries + len(values)
                 require_size(last * ENTRY, most, str(path), ["a higher --threshold", "--top"])
                 for name, content in (("indices", features), ("data", values)):
@@ -95,20 +95,3 @@ def _group(handle: h5py.File, shape: tuple[int, int]) -> h5py.Group:
     for name, kind in (("data", np.float32), ("indices", np.int32)):
         group.create_dataset(name, (0,), kind, maxshape=(None,), chunks=(PIECE,), track_times=False)
     return group
-
-
-def _together(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Several batches at once: HDF5 costs as much for a small piece as for a large one."""
-    held: list[Chunk] = []
-    for chunk in chunks:
-        held.append(chunk)
-        if len(held) == FLUSH:
-            yield _joined(held)
-            held = []
-    if held:
-        yield _joined(held)
-
-
-def _joined(chunks: list[Chunk]) -> Chunk:
-    each, features, values = zip(*chunks, strict=True)
-    return np.concatenate(each), np.concatenate(features), np.concatenate(values)

@@ -69,7 +69,7 @@ def write_h5ad(
             rows = np.arange(len(obs) + 1, dtype=np.int64) * width
             group.create_dataset("indptr", data=rows.astype(wide), track_times=False)
             first = 0
-            for features, values in _together(chunks):
+            for features, values in together(chunks):
                 last = first + values.size
                 indices[first:last], data[first:last] = features.ravel(), values.ravel()
                 first = last
@@ -85,8 +85,9 @@ def read(handle: h5py.File, batch: int) -> Iterator[Chunk]:
         yield group["indices"][rows].reshape(-1, width), group["data"][rows].reshape(-1, width)
 
 
-def _together(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    held: list[Chunk] = []
+def together(chunks: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Arrays of several batches joined, as many as are written at once."""
+    held = []
     for chunk in chunks:
         held.append(chunk)
         if len(held) == FLUSH:
@@ -96,5 +97,5 @@ def _together(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         yield _joined(held)
 
 
-def _joined(chunks: list[Chunk]) -> Chunk:
-    return np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks])
+def _joined(chunks: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(np.concatenate(part) for part in zip(*chunks, strict=True))
