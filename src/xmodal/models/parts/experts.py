@@ -46,11 +46,15 @@ class Encoder(nn.Module):
 
     def forward(self, batch: Batch, place: Tensor) -> Gaussian:
         """``place``: the projection of the batch, which others need as well."""
-        hidden = self.first(place * self.projection.width**0.5)
+        mean, log_variance = self.out(self.body(self.hidden(batch, place))).chunk(2, 1)
+        return mean, log_variance.clamp(*LOG_VARIANCE)
+
+    def hidden(self, batch: Batch, place: Tensor) -> Tensor:
+        """The first layer, (cells, hidden)."""
+        hidden: Tensor = self.first(place * self.projection.width**0.5)
         if self.wide is not None:
             hidden = hidden + self.wide(self.hide(self._values(batch)))
-        mean, log_variance = self.out(self.body(hidden)).chunk(2, 1)
-        return mean, log_variance.clamp(*LOG_VARIANCE)
+        return hidden
 
     def _values(self, batch: Batch) -> Tensor:
         values = batch.values[self.modality.name]
