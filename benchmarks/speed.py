@@ -1,11 +1,11 @@
 """How fast is training on wide peaks?  Beside scvi-tools in the same run, and the kernels beside what the processor can do.
 
-    python benchmarks/speed.py [--part kernels|race|growth|all] [--scvi PYTHON] [--cells N] [--peaks N] [--seconds S] [--write]
+    python benchmarks/speed.py [--part kernels|race|race_cortex|growth|all] [--scvi PYTHON] [--cells N] [--peaks N] [--write]
 
 ``kernels``: a minibatch of 256 cells x 100,000 peaks, 3 % open: first layer and decoder beside their dense forms in torch, and
-beside the matrix products alone that a decoder of this shape cannot do without.  ``race``: CPU seconds of training to one
-held-out loss, the binary cross-entropy per entry of cells that no training sees; simulated cells; turns alternate; learning rates
-are tuned before, on 2,000 cells, for both sides alike.  ``growth``: seconds of an epoch with more cells, peaks and genes.
+beside the matrix products alone that a decoder of this shape cannot do without.  ``race``, ``race_cortex``: CPU seconds of
+training to one held-out loss (speed_race.py), simulated cells and the mouse cortex; turns alternate; learning rates are tuned
+before, on 2,000 cells, for both sides alike.  ``growth``: seconds of an epoch with more cells, peaks and genes.
 What was measured is kept in results/speed.json.
 """
 
@@ -14,26 +14,22 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
+import speed_race
 import torch
 import torch.nn.functional as F
-from common import HERE, between, xmodal
+from common import HERE, REAL, between
 
 RESULTS = HERE / "results" / "speed.json"
 CELLS, PEAKS, SHARE = 256, 100_000, 0.03  # of the minibatch
-RATES = {"crossmp": (0.0025, 0.005, 0.01), "MULTIVI": (1e-4, 1e-3, 3e-3), "PEAKVI": (1e-4, 1e-3, 3e-3)}
-TUNED_ON, TUNED_FOR, HELD = 2_000, 60.0, 500  # cells, CPU seconds, held-out cells
 Row = dict[str, float]
 log = logging.getLogger("speed")
 
@@ -108,145 +104,42 @@ def decoder(rows: Any, width: int) -> Row:
     return found | {"share of the products' speed": found["matrix products alone"] / found["decoder, fused"]}
 
 
-# ---- race
+# ---- race and growth
 
 
-def simulated(folder: Path, cells: int, peaks: int, genes: int = 2_000) -> Path:
-    """A prepared file; whole batches are held out."""
-    shape = ("--cells", cells, "--genes", genes, "--peaks", peaks, "--open", SHARE, "--no-rates", "--seed", 1)
-    xmodal("simulate", "--output-dir", folder / "made", *shape, "--threads", ARGS.threads)
-    xmodal(
-        "prepare", "--h5mu", folder / "made/paired.h5mu", "--min-peak-fraction", 0, "--output", folder / "cells.h5mu"
-    )
-    return folder / "cells.h5mu"
-
-
-def epochs_of_ours(path: Path, rate: float, seed: int, most: int | None = None) -> Iterator[Row]:
-    """crossmp, epoch by epoch, by the one training loop: seconds so far, and the held-out loss outside the clock."""
-    from xmodal.data import io
-    from xmodal.data.batches import cells_of
-    from xmodal.data.vocabulary import Vocabulary
-    from xmodal.learning import training
-    from xmodal.models.crossmp import CrossMP, CrossMPSettings
-
-    mdata = io.read_cells(path)
-    cells = cells_of(mdata, Vocabulary.from_prepared(mdata, None))
-    train, held = (cells.subset(rows) for rows in parts(len(cells), seed, most))
-    torch.manual_seed(seed)
-    device, clock = torch.device("cpu"), Clock()
-    settings = CrossMPSettings(learning_rate=rate)
-    with clock:
-        model = CrossMP(settings, cells.vocabulary)
-        model.prepare(train)
-        running = training.start(model, seed)
-    while True:
-        model.train()
-        with clock:
-            training.one_pass(running, settings, train, device)
-        loss = training.evaluate(model, held, settings.batch_size, device)["atac_to_atac"] / settings.binary_weight
-        yield {"cpu": clock.cpu, "wall": clock.wall, "held": loss}
-
-
-class Clock:
-    """CPU and wall seconds spent inside."""
-
-    cpu = wall = 0.0
-
-    def __enter__(self) -> None:
-        self._began = time.process_time(), time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.cpu += time.process_time() - self._began[0]
-        self.wall += time.perf_counter() - self._began[1]
-
-
-def parts(cells: int, seed: int, most: int | None) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Training and held-out cells, sorted."""
-    order = np.random.default_rng(seed).permutation(cells)
-    held, train = order[:HELD], order[HELD:][:most]
-    return np.sort(train), np.sort(held)
-
-
-def epochs_of_scvi(name: str, path: Path, rate: float, seed: int, most: int | None, seconds: float) -> Iterator[Row]:
-    """The same of scvi-tools, in its own Python."""
-    import mudata as mu
-
-    mdata = mu.read_h5mu(path)
-    train, held = parts(mdata.n_obs, seed, most)
-    rows = np.sort(np.concatenate([train, held]))
-    with tempfile.TemporaryDirectory() as folder:
-        files = []
-        for m in ("rna", "atac"):
-            part = ad.AnnData(sp.csr_matrix(mdata.mod[m].X)[rows], var=mdata.mod[m].var[[]])
-            part.obs_names = mdata.obs_names[rows].astype(str)
-            part.obs["part"] = np.where(np.isin(rows, held), "held", "train")
-            files.append(Path(folder, f"{m}.h5ad"))
-            part.write_h5ad(files[-1])
-        command = [ARGS.scvi, HERE / "speed_scvi.py", name, *files, rate, seconds, ARGS.threads, seed]
-        with subprocess.Popen(
-            [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        ) as run:
-            assert run.stdout is not None
-            for line in run.stdout:
-                if line.startswith("{"):
-                    yield json.loads(line)
-
-
-def course(name: str, path: Path, rate: float, seed: int, most: int | None, seconds: float) -> list[Row]:
-    """All epochs until the CPU seconds are over, or the loss has not become better for ten."""
-    found: list[Row] = []
-    ours = name == "crossmp"
-    rows = epochs_of_ours(path, rate, seed, most) if ours else epochs_of_scvi(name, path, rate, seed, most, seconds)
-    for row in rows:
-        found.append(row)
-        log.info("%s, rate %g, seed %d: %s", name, rate, seed, {k: round(v, 5) for k, v in row.items()})
-        losses = [r["held"] for r in found]
-        if row["cpu"] > seconds or len(found) - int(np.argmin(losses)) > 10:
-            break
+def race(name: str, about: str, path: Path) -> dict[str, Any]:
+    track = speed_race.Track(path, ARGS.scvi or "", ARGS.seconds, ARGS.tuned_for, ARGS.threads)
+    names = [speed_race.OURS, *(ARGS.peers.split(";") if ARGS.scvi else ())]
+    found = {"about": about, **speed_race.race(track, names, ARGS.seeds)}
+    speed_race.picture(found, HERE / "results" / f"speed_{name}.png")
     return found
 
 
-def race() -> dict[str, Any]:
-    """The rates that were chosen, and each course; the loss to reach is the best that the slower learner came to."""
-    names = ["crossmp", *(("MULTIVI", "PEAKVI") if ARGS.scvi else ())]
-    with tempfile.TemporaryDirectory() as temporary:
-        path = simulated(Path(temporary), ARGS.cells, ARGS.peaks)
-        rates = {}
-        for name in names:
-            tried = {r: min(x["held"] for x in course(name, path, r, 99, TUNED_ON, TUNED_FOR)) for r in RATES[name]}
-            rates[name] = min(tried, key=lambda r: tried[r])
-        runs = {
-            f"{n}, seed {s}": course(n, path, rates[n], s, None, ARGS.seconds) for s in range(ARGS.seeds) for n in names
-        }
-    return {"cells": ARGS.cells, "peaks": ARGS.peaks, "threads": ARGS.threads, "rates": rates, "runs": runs}
+def race_simulated() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = speed_race.simulated(Path(folder), (ARGS.cells, 2_000, ARGS.peaks), ARGS.threads, SHARE)
+        return race("race", f"{ARGS.cells:,} simulated cells x {ARGS.peaks:,} peaks", path)
 
 
-def to_loss(run: list[Row], loss: float, clock: str = "cpu") -> float:
-    """Seconds until ``loss`` was reached, interpolated between epochs; nan where it was not."""
-    before = None
-    for row in run:
-        if row["held"] <= loss:
-            if before is None:
-                return row[clock]
-            part = (before["held"] - loss) / max(before["held"] - row["held"], 1e-12)
-            return before[clock] + part * (row[clock] - before[clock])
-        before = row
-    return float("nan")
-
-
-# ---- growth
+def race_cortex() -> dict[str, Any] | None:
+    if not (REAL / "mouse_cortex_snareseq_dev").is_dir():
+        log.warning("race_cortex: skipped, because there are no cells in %s (XMODAL_REAL_DATA)", REAL)
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return race("race_cortex", "mouse cortex", speed_race.cortex(Path(folder)))
 
 
 def growth() -> dict[str, float]:
-    """CPU seconds of crossmp's second epoch."""
+    """CPU seconds of an epoch of crossmp, the better of the second and the third: the first makes ready."""
     found = {}
-    shapes = [(2_000, 20_000, 2_000), (8_000, 20_000, 2_000), (2_000, 80_000, 2_000), (2_000, 20_000, 8_000)]
+    shapes = [(2_000, 20_000, 2_000), (8_000, 20_000, 2_000), (32_000, 20_000, 2_000)]
+    shapes += [(2_000, 80_000, 2_000), (2_000, 20_000, 8_000)]
     for cells, peaks, genes in shapes:
-        with tempfile.TemporaryDirectory() as temporary:
-            path = simulated(Path(temporary), cells + HELD, peaks, genes)
-            rows = epochs_of_ours(path, 0.005, 0)
+        with tempfile.TemporaryDirectory() as folder:
+            path = speed_race.simulated(Path(folder), (cells + speed_race.HELD, genes, peaks), ARGS.threads, SHARE)
+            rows = speed_race.epochs_of_ours(path, 0.005, 0)
             first, second, third = (next(rows)["cpu"] for _ in range(3))
-        found[f"{cells} x {peaks} peaks, {genes} genes"] = min(second - first, third - second)
+        found[f"{cells:,} cells x {peaks:,} peaks, {genes:,} genes"] = min(second - first, third - second)
         log.info("%s", found)
     return found
 
@@ -263,41 +156,29 @@ def tables(known: dict[str, Any]) -> str:
         for name in known["kernels"][columns[0]]:
             form = "{:.2f}" if name.startswith("share") else "{:.0f}"
             lines.append(f"| {name} | " + " | ".join(form.format(known["kernels"][c][name]) for c in columns) + " |")
-    if "race" in known:
-        lines += ["", *race_lines(known["race"])]
+    for name in ("race", "race_cortex"):
+        if name in known:
+            lines += ["", *speed_race.lines(known[name]), "", f"![{known[name]['about']}](results/speed_{name}.png)"]
     if "growth" in known:
         lines += ["", "| an epoch of crossmp | CPU s |", "|---|---|"]
         lines += [f"| {name} | {value:.2f} |" for name, value in known["growth"].items()]
     return "\n".join(lines)
 
 
-def race_lines(found: dict[str, Any]) -> list[str]:
-    about = f"{found['cells']} cells x {found['peaks']} peaks, {found['threads']} thread(s); rates {found['rates']}"
-    lines = [
-        about,
-        "",
-        "| seed | held-out loss | model | best loss | CPU s to the loss | wall s | ratio of CPU |",
-        "|---|" + "---|" * 6,
-    ]
-    for seed in sorted({name.rpartition(" ")[2] for name in found["runs"]}):
-        runs = {n.partition(",")[0]: r for n, r in found["runs"].items() if n.endswith(f"seed {seed}")}
-        for other in [n for n in runs if n != "crossmp"]:
-            loss = max(min(r["held"] for r in runs[n]) for n in ("crossmp", other))
-            for name in ("crossmp", other):
-                cpu, wall = (to_loss(runs[name], loss, clock) for clock in ("cpu", "wall"))
-                ratio = cpu / to_loss(runs["crossmp"], loss)
-                lowest = min(r["held"] for r in runs[name])
-                lines.append(f"| {seed} | {loss:.5f} | {name} | {lowest:.5f} | {cpu:.0f} | {wall:.0f} | {ratio:.1f} |")
-    return lines
-
-
-PARTS: dict[str, Callable[[], Any]] = {"kernels": kernels, "race": race, "growth": growth}
+PARTS: dict[str, Callable[[], Any]] = {
+    "kernels": kernels,
+    "race": race_simulated,
+    "race_cortex": race_cortex,
+    "growth": growth,
+}
 
 
 def main() -> None:
     torch.set_num_threads(ARGS.threads)
     for name in PARTS if ARGS.part == "all" else ARGS.part.split(","):
         found = PARTS[name]()
+        if found is None:
+            continue
         known = {**(json.loads(RESULTS.read_text()) if RESULTS.exists() else {}), name: found}
         RESULTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
     text = tables(json.loads(RESULTS.read_text()))
@@ -315,7 +196,9 @@ if __name__ == "__main__":
     parser.add_argument("--cells", type=int, default=10_000)
     parser.add_argument("--peaks", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=1800, help="CPU seconds that each training has")
+    parser.add_argument("--tuned-for", type=float, default=60, help="CPU seconds that each learning rate is tried for")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--peers", default=";".join(speed_race.PEERS), help="several with semicolons")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--write", action="store_true")
     ARGS = parser.parse_args()
