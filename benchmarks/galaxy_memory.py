@@ -33,7 +33,8 @@ GIB = 1024**3  # what schedulers and Galaxy call GB
 MARGIN = 1.25  # over every measured run
 TIMES = 25
 LEAST = 10.0  # GB for each GB of cells: a count takes 2 to 3 bytes in a file and 8 in memory, where it is copied once
-FLAT = ("xmodal_models", "xmodal_report")  # a model is mapped, not read; reports are made of kilobytes, but for markers
+# A model is mapped, not read; reports are made of kilobytes, but for markers; prompts are a few lines
+FLAT = ("xmodal_models", "xmodal_report", "xmodal_generate")
 RESULTS = HERE / "results" / "galaxy_memory.json"
 ADMIN = HERE.parent / "docs" / "galaxy_admin.md"
 RULES = HERE.parent / "galaxy_tools" / "portal" / "memory.yml"
@@ -51,7 +52,10 @@ SHORT = {
     "auto": ("--set", "epochs=2", "--set", "refit_epochs=1", "--set", "restarts=1"),
 }
 JOINT = {"sailerx": ("--set", "epochs=1")}  # the model of a joint analysis
-PARTS = ("prediction", "joint", "latent")
+TEXT = ("--set", "epochs=1", "--set", "members=2", "--set", "folds=0")  # names and descriptions of cells
+LABELS = {"cortex": "cell_type", "middle": "type", "many cells": "type"}
+PROMPTS, GENERATED = 10, 500  # prompts, and cells of each
+PARTS = ("prediction", "joint", "latent", "text")
 OPTIONS = ("--threads", 1, "--device", "cpu", "--quiet")
 
 
@@ -147,6 +151,29 @@ class Cells:
         files = [*checkpoint, latent, "--output-kind", "latent", "--force"]
         self.run("predict", [rna], rna, "--from", "rna", "--to", "atac", *files, note="latent")
         self.run("decode", [latent], latent, *checkpoint, self.folder / "decoded.h5ad", note="linear")
+        return self.runs
+
+    def text(self) -> list[Run]:
+        """Every tool of cells and text once, where the cells have labels; no ontology: its terms are the same for all."""
+        if self.name not in LABELS:
+            return self.runs
+        rna, _ = self.pair()
+        prepared, trained, named = self.folder / "prepared.h5mu", self.folder / "types", self.folder / "named.h5ad"
+        xmodal("prepare", "--rna", rna, "--output", prepared)
+        short = ["--label-key", LABELS[self.name], *TEXT]
+        self.run("train", [prepared], prepared, "--output-dir", trained, "--model", "scmmgpt", *short, note="scmmgpt")
+        checkpoint = ["--checkpoint", trained / "model.safetensors"]
+        self.run(
+            "annotate", [prepared], prepared, *checkpoint, "--output", named, "--report-dir", self.folder / "names"
+        )
+        for per in ("cluster", "cell"):
+            more = ["--per", per, "--output-dir", self.folder / per]
+            self.run("describe", [named], named, *checkpoint, *more, note=f"per {per}")
+        labels = ad.read_h5ad(rna, backed="r").obs[LABELS[self.name]].astype(str).unique()
+        prompts = self.folder / "prompts.tsv"
+        prompts.write_text("\n".join(["prompt", *sorted(labels)[:PROMPTS]]) + "\n")
+        asked = ["--force", "--prompts", prompts, "--cells", GENERATED, "--output", self.folder / "generated.h5ad"]
+        self.run("generate", [prompts], *checkpoint, *asked, "--overview", self.folder / "generated")
         return self.runs
 
     def model(self, model: str, rna: Path, prepared: Path) -> None:
