@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 
 from xmodal.cli.options import FOLDER, HELP, READABLE, WRITABLE, common
+from xmodal.cli.reading import on_disk_option, require_streaming
 from xmodal.cli.written import in_words, refuse_unfit, refuse_values, which_values
 from xmodal.data.new_cells_settings import MIN_COVERAGE
+from xmodal.data.on_disk_settings import Choice
 from xmodal.errors import UsageRefused
 
 
@@ -65,6 +67,7 @@ def parse_pair(option: str, text: str | None, separator: str, form: str) -> tupl
     help="Also write a picture (prediction.png) and tables of the cells and features (cells.tsv, features.tsv) into this "
     "folder.",
 )
+@on_disk_option
 @click.option("--force", is_flag=True, help="Go on where cells or genome are unlike the training data.")
 @common
 def command(
@@ -85,6 +88,7 @@ def command(
     output_kind: str,
     summary: Path | None,
     overview: Path | None,
+    on_disk: Choice,
     force: bool,
     threads: int,
     device: str,
@@ -103,6 +107,7 @@ def command(
         raise UsageRefused("--rows and --shard write .h5ad; `xmodal merge` joins them")
     if (rows or numbers) and overview is not None:
         raise UsageRefused("--overview shows a whole prediction, not one of --rows or --shard; leave one of them out")
+    require_streaming(output, on_disk)
     refuse_unfit(output, top, threshold, interval)
     if output_kind == "latent":
         refuse_values(output, overview)
@@ -122,7 +127,9 @@ def command(
     from xmodal.predicting.run_prediction import run
 
     cells_asked = (source, split, parse_pair("--rows", rows, ":", "A:B, such as 0:256"), numbers, min_coverage, force)
-    request = Request(target, *cells_asked, interval, top, threshold, features, max_size, output_kind == "latent")
+    request = Request(
+        target, *cells_asked, interval, top, threshold, features, max_size, output_kind == "latent", on_disk
+    )
     many, about = run(file, checkpoint, output, request, (where, seed, overwrite), overview)
     found = prediction_summary(about, many)
     if summary is not None:

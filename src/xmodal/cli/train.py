@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from xmodal.cli.options import FOLDER, HELP, READABLE, common
+from xmodal.cli.reading import on_disk_option
+from xmodal.data.on_disk_settings import Choice
 from xmodal.errors import ModelRefused, NotApplicable, SettingRefused
 
 
@@ -95,6 +97,7 @@ from xmodal.errors import ModelRefused, NotApplicable, SettingRefused
     help="Begin with the cell encoder that `xmodal pretrain` left (pretrained.safetensors).",
 )
 @click.option("--gene-table", type=READABLE, help="Gene positions (GTF, BED or TSV) for peak-gene links by distance.")
+@on_disk_option
 @click.option("--links", type=READABLE, help="Peak-gene links as a TSV with columns gene, peak[, weight].")
 @common
 def command(
@@ -116,6 +119,7 @@ def command(
     initial: Path | None,
     gene_table: Path | None,
     links: Path | None,
+    on_disk: Choice,
     threads: int,
     device: str,
     seed: int,
@@ -151,6 +155,7 @@ def command(
         batch_key=batch_key,
         labels=LabelRequest(label_key, label_terms, ontology, text_model, allow_download),
         initial=initial,
+        on_disk=on_disk,
     )
     chosen = devices.choose(device, threads, seed)
     try:

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from xmodal import fields
 from xmodal.data.new_cells_settings import MIN_COVERAGE as MIN_COVERAGE
+from xmodal.data.on_disk import Counts, OnDisk
 from xmodal.errors import InputRefused
 
 if TYPE_CHECKING:
@@ -46,13 +47,13 @@ class Alignment:
         return {**found, "first_missing": list(self.first_missing), "coverage": round(self.coverage, 4)}
 
 
-def align(adata: AnnData, modality: Modality) -> tuple[sp.csr_matrix, npt.NDArray[np.float32], Alignment]:
+def align(adata: AnnData, modality: Modality) -> tuple[Counts, npt.NDArray[np.float32], Alignment]:
     """Counts (cells, features of the checkpoint) as CSR float32, depth (cells,), and what was found.
 
     Features are matched by name, then genes by Ensembl id, peaks by overlap (a peak gets the counts of every peak of the
-    input that overlaps it).  Missing features are zero columns.
+    input that overlaps it).  Missing features are zero columns.  Counts on disk stay there.
     """
-    counts = sp.csr_matrix(adata.X, dtype=np.float32)
+    counts = adata.X if isinstance(adata.X, OnDisk) else sp.csr_matrix(adata.X, dtype=np.float32)
     names = list(map(str, adata.var_names))
     depth = _depth(adata, counts)
     if tuple(names) == modality.features:
@@ -80,6 +81,8 @@ def align(adata: AnnData, modality: Modality) -> tuple[sp.csr_matrix, npt.NDArra
         _hint(names, modality) if len(lost) > len(modality) / 2 else "",
         tuple(map(int, lost)),
     )
+    if isinstance(counts, OnDisk):
+        return counts.then(lambda block: (block @ mapping).tocsr(), len(modality)), depth, report
     return (counts @ mapping).tocsr(), depth, report
 
 
@@ -99,7 +102,7 @@ def require_coverage(report: Alignment, minimum: float) -> None:
         )
 
 
-def _depth(adata: AnnData, counts: sp.csr_matrix) -> npt.NDArray[np.float32]:
+def _depth(adata: AnnData, counts: Counts) -> npt.NDArray[np.float32]:
     if fields.DEPTH in adata.obs:
         return adata.obs[fields.DEPTH].to_numpy(np.float32)
     return np.asarray(counts.sum(1), dtype=np.float32).ravel()

@@ -1,4 +1,7 @@
-"""Cells in memory, and minibatches of them as tensors.  Matrices stay sparse; a minibatch is dense where a model asks for it."""
+"""Cells, and minibatches of them as tensors.  Matrices stay sparse; a minibatch is dense where a model asks for it.
+
+Counts lie in memory, or in their file (:mod:`xmodal.data.on_disk`); what comes out is the same.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ import torch
 from torch import Tensor
 
 from xmodal import fields
+from xmodal.data import shuffling
+from xmodal.data.on_disk import Counts, OnDisk, entries, held, stacked, taken
 from xmodal.data.transforms import tensor_to_scale, to_scale
 from xmodal.kernels.rows import Rows
 
@@ -111,7 +116,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells in the vocabulary's features.  ``counts[m]``: CSR (cells, features); ``depth[m]``, ``present[m]``: (cells,).
+    """Cells in the vocabulary's features.  ``counts[m]``: CSR (cells, features), in memory or on disk; ``depth[m]``,
+    ``present[m]``: (cells,).
 
     ``extra``, where the vocabulary asks for it: ``batch``, codes (cells,), -1 for a batch that it does not know;
     ``reference``, (cells, width), rows of nan for cells without; ``label``, classes (cells,), -1 for cells without.
@@ -119,7 +125,7 @@ class Cells:
 
     vocabulary: Vocabulary
     names: npt.NDArray[np.str_]
-    counts: dict[str, sp.csr_matrix]
+    counts: dict[str, Counts]
     depth: dict[str, npt.NDArray[np.float32]]
     present: dict[str, npt.NDArray[np.bool_]]
     extra: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
@@ -136,11 +142,24 @@ class Cells:
         return Cells(
             self.vocabulary,
             self.names[rows],
-            {m: x[rows] for m, x in self.counts.items()},
+            {m: taken(x, rows) for m, x in self.counts.items()},
             {m: d[rows] for m, d in self.depth.items()},
             {m: p[rows] for m, p in self.present.items()},
             {k: a[rows] for k, a in self.extra.items()},
         )
+
+    @property
+    def on_disk(self) -> bool:
+        return any(isinstance(x, OnDisk) for x in self.counts.values())
+
+    def in_memory(self) -> Cells:
+        """The same cells, their counts read."""
+        return replace(self, counts={m: held(x) for m, x in self.counts.items()}) if self.on_disk else self
+
+    @property
+    def entries(self) -> Index:
+        """Counts above zero of each cell in all modalities, (cells,)."""
+        return np.sum([entries(x) for x in self.counts.values()], axis=0, dtype=np.int64)
 
     def having(self, *modalities: str) -> Cells:
         """Only the cells that were measured in all of ``modalities``."""
@@ -172,14 +191,16 @@ class Cells:
 
     def minibatches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """All cells once, shuffled by ``generator`` where given; a last batch of one cell is left out when shuffling."""
-        order = np.arange(len(self))
-        if generator is not None:
-            order = torch.randperm(len(self), generator=generator).numpy()
-        for start in range(0, len(self), size):
-            rows = order[start : start + size]
-            if generator is not None and len(rows) < 2 < len(self):
-                continue  # batch normalisation has no variance to learn from one cell
-            yield self.batch(rows)
+        order = np.arange(len(self)) if generator is None else shuffling.order(self.entries, generator)
+        at_once = len(self) if not self.on_disk else shuffling.read_at_once(self.entries, size)
+        for first in range(0, len(self), at_once or 1):
+            part = order[first : first + at_once]
+            cells, own = (self.subset(part).in_memory(), np.arange(len(part))) if self.on_disk else (self, part)
+            for start in range(0, len(part), size):
+                rows = own[start : start + size]
+                if generator is not None and len(rows) < 2 < len(self):
+                    continue  # batch normalisation has no variance to learn from one cell
+                yield cells.batch(rows)
 
 
 def joined(first: Cells, second: Cells) -> Cells:
@@ -187,7 +208,7 @@ def joined(first: Cells, second: Cells) -> Cells:
     return Cells(
         first.vocabulary,
         np.concatenate([first.names, second.names]),
-        {m: sp.vstack([first.counts[m], second.counts[m]]).tocsr() for m in first.counts},
+        {m: stacked([first.counts[m], second.counts[m]]) for m in first.counts},
         {m: np.concatenate([first.depth[m], second.depth[m]]) for m in first.depth},
         {m: np.concatenate([first.present[m], second.present[m]]) for m in first.present},
         {k: np.concatenate([first.extra[k], second.extra[k]]) for k in first.extra},
@@ -266,6 +287,10 @@ def spread(
         rows = np.array([position[str(n)] for n in measured[m]], dtype=np.int64)
         if len(rows) == len(names) and (rows == np.arange(len(names))).all():
             counts[m] = x
+        elif isinstance(x, OnDisk):
+            own = np.full(len(names), -1)
+            own[rows] = np.arange(len(rows))
+            counts[m] = x.take(own)
         else:
             place = sp.csr_matrix(
                 (np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))), (len(names), len(rows))

@@ -16,6 +16,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from xmodal.data.intervals import split_peaks
+from xmodal.data.on_disk import OnDisk
 from xmodal.errors import InputRefused
 from xmodal.fields import ATAC, BERNOULLI, BINARY, CLR, GAUSSIAN, IDENTITY, LOG_CP10K, NB, PROTEIN, RNA
 
@@ -237,6 +238,8 @@ def _affixes(index: pd.Index, pattern: str) -> str:
 
 def survey(matrix: Any) -> tuple[bool, float, float, bool]:
     """(all finite, least, largest, all whole) of a sparse or dense matrix, in chunks."""
+    if isinstance(matrix, OnDisk):
+        return matrix.known.finite, matrix.known.least, matrix.known.largest, matrix.known.whole
     data = matrix.data if sp.issparse(matrix) else np.asarray(matrix).ravel()
     least, largest, whole = 0.0, 0.0, True
     for at in range(0, len(data), CHUNK):

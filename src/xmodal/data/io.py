@@ -10,17 +10,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import anndata as ad
 import h5py
 import mudata as mu
-import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from xmodal import outputs
+from xmodal.data import leaving
+from xmodal.data.broken import Stamp
+from xmodal.data.broken import refusing as refusing
 from xmodal.data.intervals import split_peaks
+from xmodal.data.on_disk import OnDisk
+from xmodal.data.on_disk import csr as csr
 from xmodal.errors import InputRefused
 from xmodal.fields import ATAC, DEPTH, FLAG_EMPTY, GENOME, NOVELTY, PROTEIN, RNA, UNLIKE, UNS
 
@@ -57,25 +59,40 @@ class ModalityUnknown(InputRefused):
     """An h5ad that leaves open which modality it holds."""
 
 
-def read_cells(path: Path | str, modality: str | None = None, otherwise: str | None = None) -> mu.MuData:
+def read_cells(
+    path: Path | str,
+    modality: str | None = None,
+    otherwise: str | None = None,
+    on_disk: leaving.Choice = leaving.NEVER,
+) -> mu.MuData:
     """All modalities of an h5mu, an h5ad or a 10x h5 as MuData: X is float32 CSR, ``obs`` holds the labels un-prefixed.
 
     ``modality`` names what an h5ad holds; without it the name comes from what the file says (``uns["xmodal"]``,
     ``var["feature_types"]``) or from its feature names, and a file that leaves it open is ``otherwise``, or refused.
+    ``on_disk``: whether matrices stay in the file (:class:`xmodal.data.on_disk.OnDisk`); those of a 10x h5 never do.
     Raises :class:`InputRefused` for anything that cannot be read, and for files without cells or features.
     """
     mu.set_options(pull_on_update=False)
     path = Path(path)
     kind = file_kind(path)
     with refusing(path):
+        stamp = Stamp.of(path)
+        left = kind != "10x h5" and leaving.wanted(path, on_disk)
         if kind == "h5mu":
-            read = mu.read_h5mu(path)
+            read = leaving.read(path, mu.read_h5mu) if left else mu.read_h5mu(path)
             parts, shared = _by_usual_name(read)
         else:
-            adata = _read_10x(path) if kind == "10x h5" else ad.read_h5ad(path)
+            adata = (
+                _read_10x(path)
+                if kind == "10x h5"
+                else leaving.read(path, ad.read_h5ad)
+                if left
+                else ad.read_h5ad(path)
+            )
             parts, shared = _by_feature_type(adata, modality), None
             if not parts:
                 parts = {modality or guess_modality(adata, path, otherwise): adata}
+        stamp.require_same()
     if not parts:
         raise InputRefused("the file holds no modality", where=str(path), do="give a file with rna, atac or protein")
     for name, part in parts.items():
@@ -155,22 +172,6 @@ def _kind_of(file: h5py.File) -> str | None:
     return None
 
 
-@contextmanager
-def refusing(path: Path) -> Iterator[None]:
-    """What the libraries raise on broken content becomes one refusal that keeps their reason."""
-    try:
-        yield
-    except (InputRefused, MemoryError):
-        raise
-    except PermissionError:
-        raise InputRefused("the file may not be read", where=str(path), do="check its permissions") from None
-    except Exception as error:  # h5py, anndata, mudata and scanpy raise a dozen types here
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        log.debug("reading %s failed", path, exc_info=True)
-        what = "the file is truncated" if "truncated" in reason else f"the file is broken or incomplete ({reason})"
-        raise InputRefused(what, where=str(path), do="copy or download it again, or write it anew") from error
-
-
 def _read_10x(path: Path) -> ad.AnnData:
     import scanpy
 
@@ -190,7 +191,7 @@ def _by_feature_type(adata: ad.AnnData, modality: str | None) -> dict[str, ad.An
         log.warning("%d features of type '%s' are left out", (kinds == left).sum(), left)
     parts = {}
     for kind, name in known.items():
-        part = adata[:, kinds == kind].copy()
+        part = leaving.kept(adata, columns=kinds == kind)
         for key in [c for c in ("feature_types", "pattern", "read", "sequence") if c in part.var]:
             del part.var[key]
         genomes = [g for g in part.var[GENOME].astype(str).unique() if g] if GENOME in part.var else []
@@ -227,17 +228,8 @@ def _as_csr(adata: ad.AnnData, where: str) -> None:
         raise InputRefused(f"there are no {missing} in it", where=where, do="give a file that holds cells and features")
     if adata.X is None:
         raise InputRefused("it has no matrix X", where=where, do="put the counts into X")
-    adata.X = csr(adata.X)
-
-
-def csr(matrix: Any) -> sp.csr_matrix:
-    """Any (cells, features) matrix as canonical float32 CSR."""
-    result = sp.csr_matrix(matrix if sp.issparse(matrix) else np.asarray(matrix), dtype=np.float32)
-    result.sum_duplicates()
-    if not result.data.all():  # a stored zero is no count
-        result = result.copy()  # its arrays may be those of the matrix that was given
-        result.eliminate_zeros()
-    return result
+    if not isinstance(adata.X, OnDisk):
+        adata.X = csr(adata.X)
 
 
 def _merge_labels(mdata: mu.MuData) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from xmodal import fields, memory, registry
 from xmodal.data.alignment import matched
 from xmodal.data.io import naming_full_disk
+from xmodal.data.on_disk_settings import NEVER
 from xmodal.embedding import job as jobs
 from xmodal.embedding import reading
 from xmodal.embedding.latents import imputed
@@ -63,7 +64,7 @@ def run(
     loaded = load(checkpoint)
     _require_imputing(loaded)
     names = _known(loaded, settings)
-    mdata = reading.read(file, loaded)
+    mdata = reading.read(file, loaded, NEVER if output.suffix == ".h5mu" else settings.on_disk)
     try:
         job = jobs.prepare_job(mdata, loaded, settings)
         parts = [_part(job, m, (checkpoint, device, seed)) for m in _asked(job, names)]

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal import fields, provenance
+from xmodal.data import leaving
 from xmodal.data.batches import Cells, extra_of, reference_of, spread
+from xmodal.data.on_disk import entries
 from xmodal.errors import InputRefused
 from xmodal.learning import checkpoint, novelty
 from xmodal.predicting import measured
@@ -74,7 +76,7 @@ def prepare_job(mdata: MuData, loaded: checkpoint.Checkpoint, settings: NewCells
     facts: dict[str, Any] = {"modalities": {}, "left_out": 0}
     if not kept.all():
         facts["left_out"] = 0 if settings.split else int((~kept).sum())
-        cells, mdata = cells.subset(np.flatnonzero(kept)), mdata[kept].copy()
+        cells, mdata = cells.subset(np.flatnonzero(kept)), leaving.kept_cells(mdata, kept)
     if settings.split:
         facts["split"] = settings.split
     unlike = _likeness(loaded, ones, cells, settings.force, facts)
@@ -114,7 +116,7 @@ def _likeness(
 
 def _count(cells: Cells, shared: list[str], facts: dict[str, Any]) -> None:
     """Cells, those without any counts, those of batches that the training did not have; said where there are any."""
-    counts = np.sum([np.diff(cells.counts[m].indptr) for m in shared], axis=0)
+    counts = np.sum([entries(cells.counts[m]) for m in shared], axis=0)
     facts |= {"cells": len(cells), "empty": int((counts == 0).sum())}
     if facts["empty"]:
         log.warning(

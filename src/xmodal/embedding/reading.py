@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import h5py
 
-from xmodal.data import io
+from xmodal.data import io, leaving
 from xmodal.errors import InputRefused
 
 if TYPE_CHECKING:
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def read(file: Path, loaded: Checkpoint) -> MuData:
+def read(file: Path, loaded: Checkpoint, on_disk: leaving.Choice = leaving.NEVER) -> MuData:
     """All modalities of ``file``."""
     try:
-        return io.read_cells(file)
+        return io.read_cells(file, on_disk=on_disk)
     except io.ModalityUnknown as unknown:
         name = _alike(file, loaded)
         if name is None:
             raise InputRefused(unknown.what, where=str(file), do="give an .h5mu, whose modalities have names") from None
     log.info("%s is taken as %s, by its features", file.name, name)
-    return io.read_cells(file, name)
+    return io.read_cells(file, name, on_disk=on_disk)
 
 
 def _alike(file: Path, loaded: Checkpoint) -> str | None:

@@ -7,13 +7,21 @@ import math
 from pydantic import Field
 
 from xmodal.data.new_cells_settings import NewCellsSettings
+from xmodal.data.on_disk_settings import AUTO as AUTO_DISK
+from xmodal.data.on_disk_settings import OPTION, Choice
 from xmodal.errors import UsageRefused
 
 AUTO = "auto"
 MOST_RESOLUTION = 100.0  # far beyond it every cell is a cluster
 
 
-class EmbedSettings(NewCellsSettings):
+class StreamedSettings(NewCellsSettings):
+    """Options of commands that need not hold their cells in memory."""
+
+    on_disk: Choice = Field(AUTO_DISK, description=OPTION)
+
+
+class EmbedSettings(StreamedSettings):
     """Options of ``xmodal embed`` that are not files."""
 
     by_modality: bool = Field(
@@ -47,7 +55,7 @@ class EmbedSettings(NewCellsSettings):
         return value
 
 
-class ImputeSettings(NewCellsSettings):
+class ImputeSettings(StreamedSettings):
     """Options of ``xmodal impute`` that are not files."""
 
     modality: tuple[str, ...] = Field(

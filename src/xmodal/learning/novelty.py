@@ -17,6 +17,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from xmodal import fields
+from xmodal.data.on_disk import Counts, OnDisk
 from xmodal.data.transforms import to_scale
 from xmodal.errors import InputRefused
 from xmodal.learning import novelty_views as views
@@ -83,7 +84,7 @@ class Novelty:
             return FirstNovelty.from_tensors(tensors)
         return Novelty(scale=SCALES[int(tensors["scale"][0])], **{k: v for k, v in tensors.items() if k != "scale"})
 
-    def scores(self, x: sp.csr_matrix, lost: tuple[int, ...] = ()) -> Array:
+    def scores(self, x: Counts, lost: tuple[int, ...] = ()) -> Array:
         """Score of each cell, (cells,): -log10 of the share of training cells as odd; nan where a cell has no counts.
 
         ``lost``: features that were not measured in these cells; they count neither for nor against.
@@ -163,7 +164,7 @@ def _at(log_depth: Float, knots: npt.NDArray[Any], curves: npt.NDArray[Any]) -> 
     return np.column_stack([np.interp(log_depth, knots, curves[:, j]) for j in range(curves.shape[1])])
 
 
-def fit(counts: sp.csr_matrix, likelihood: str, scale: str, seed: int = 0) -> Novelty | None:
+def fit(counts: Counts, likelihood: str, scale: str, seed: int = 0) -> Novelty | None:
     """Learn what the training cells of one modality look like; None below MIN_GROUP cells.
 
     ``counts``: CSR (cells, features) as they are fed to models; ``scale`` that of the modality.
@@ -316,10 +317,13 @@ def _logged(x: sp.csr_matrix) -> sp.csr_matrix:
     return scaled
 
 
-def scores(known: Novelty | FirstNovelty, counts: sp.csr_matrix, likelihood: str, lost: tuple[int, ...] = ()) -> Array:
+def scores(known: Novelty | FirstNovelty, counts: Counts, likelihood: str, lost: tuple[int, ...] = ()) -> Array:
     """Score of each cell of aligned ``counts`` (cells, features), (cells,); above LIMIT it is unlike the training cells."""
-    x = counts > 0 if likelihood == fields.BERNOULLI else counts
-    return known.scores(sp.csr_matrix(x, dtype=np.float32), lost)
+
+    def seen(x: sp.csr_matrix) -> sp.csr_matrix:
+        return sp.csr_matrix(x > 0 if likelihood == fields.BERNOULLI else x, dtype=np.float32)
+
+    return known.scores(counts.then(seen, counts.shape[1]) if isinstance(counts, OnDisk) else seen(counts), lost)
 
 
 def verdict(scores: Array, calibrated: bool = True) -> dict[str, Any]:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from torch import __version__ as torch_version
 
 from xmodal import __version__, fields, memory, outputs, provenance, registry
+from xmodal.data.on_disk import Counts, OnDisk
 from xmodal.errors import UsageRefused, XmodalError
 from xmodal.learning import calibration, checkpoint, novelty, training
 from xmodal.learning.training_job import Job, TrainRequest, job_of, parse_settings
@@ -156,17 +158,22 @@ def run_digest(
     for part in cells:
         digest.update("\n".join(part.names).encode())
         for m in vocabulary:
-            arrays += [
-                part.counts[m].data,
-                part.counts[m].indices,
-                part.counts[m].indptr,
-                part.depth[m],
-                part.present[m],
-            ]
+            arrays += [*_counts(part.counts[m]), part.depth[m], part.present[m]]
         arrays += [part.extra[k] for k in sorted(part.extra)]
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def _counts(matrix: Counts) -> list[npt.NDArray[Any]]:
+    """What stands for counts in a digest: they themselves, or the digests of blocks of those on disk."""
+    if not isinstance(matrix, OnDisk):
+        return [matrix.data, matrix.indices, matrix.indptr]
+    found = hashlib.sha256()
+    for _, block in matrix.blocks():
+        for array in (block.data, block.indices, block.indptr):
+            found.update(np.ascontiguousarray(array).tobytes())
+    return [np.frombuffer(found.digest(), np.uint8)]
 
 
 def _require_fallback(request: TrainRequest) -> None:

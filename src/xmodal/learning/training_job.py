@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from xmodal import fields, foundation, registry
-from xmodal.data import contracts, io
+from xmodal.data import contracts, io, leaving
 from xmodal.data.batches import Cells, cells_of
 from xmodal.data.vocabulary import Vocabulary, prepared_settings
-from xmodal.errors import InputRefused, SettingRefused
+from xmodal.errors import InputRefused, SettingRefused, UsageRefused
 from xmodal.learning import training_cells, training_labels
 from xmodal.learning.training_labels import LabelRequest
 from xmodal.models.base import GradientSettings
@@ -57,6 +57,7 @@ class TrainRequest:
     batch_key: str | None = None
     labels: LabelRequest = field(default_factory=LabelRequest)
     initial: Path | None = None
+    on_disk: leaving.Choice = leaving.NEVER
 
     def asked(self) -> dict[str, Any]:
         """What a trial was: enough to train the winner of a sweep again, on more cells."""
@@ -94,7 +95,7 @@ def job_of(
 
     ``device``: where a foundation model embeds the cells, if the settings name one.
     """
-    mdata = io.read_cells(path)
+    mdata = io.read_cells(path, on_disk=_on_disk(request, model_class))
     about = _checked(mdata, path, model_class)
     mdata, settings, cell_model = foundation.for_training(mdata, settings, device)
     warnings: list[str] = []
@@ -110,6 +111,8 @@ def job_of(
         settings = model_class.Settings()
         warnings.append(f"{few}: '{model_class.name}' was trained instead (--fallback)")
         log.warning(warnings[-1])
+        if not model_class.streams:
+            cells, train, valid = cells.in_memory(), train.in_memory(), valid.in_memory()
     fewer, train = train, training_cells.learned_from(model_class, cells, train, valid)
     training_cells.require_enough(model_class, train, path)
     if issubclass(model_class.Settings, GradientSettings):
@@ -123,6 +126,18 @@ def job_of(
     log.info("%s: %d training and %d validation cells; %s", model_class.name, len(train), len(valid), sizes)
     parts = (train, valid, fewer)
     return Job(model_class, settings, vocabulary, *parts, list(directions), split, about, warnings, cell_model)
+
+
+def _on_disk(request: TrainRequest, model_class: type[CrossModalModel]) -> leaving.Choice:
+    """Whether the counts stay in their file; refused for models that need them all at once."""
+    if model_class.streams:
+        return request.on_disk
+    if request.on_disk == leaving.ALWAYS:
+        able = ", ".join(n for n in registry.names() if registry.get(n).streams)
+        raise UsageRefused(
+            f"--on-disk always: model '{model_class.name}' holds its cells in memory; these need not: {able}"
+        )
+    return leaving.NEVER
 
 
 def _vocabulary(

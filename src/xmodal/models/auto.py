@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from xmodal import fields
 from xmodal.data.batches import Batch, Cells, joined
+from xmodal.data.shuffling import LARGE
 from xmodal.models.base import CrossModalModel, GradientSettings
 from xmodal.models.parts.blending import Stacking
 from xmodal.models.parts.direction import Direction
@@ -31,6 +32,17 @@ CHUNK = 256
 SMALLEST_BATCH, STEPS = 16, 24  # cells; steps an epoch should have
 SLOW = 0.5  # of the learning rate, for networks that predict shares
 BETTER = 1.02  # states of both modalities are used where they explain so much more than those of one
+
+
+def held(cells: Cells) -> Cells:
+    """The cells in memory, as many of them as what is fitted in closed form may hold (1 GB of counts)."""
+    entries = cells.entries
+    if entries.sum() <= LARGE:
+        return cells.in_memory()
+    order = np.random.default_rng(0).permutation(len(cells))
+    most = int((np.cumsum(entries[order]) <= LARGE).sum())
+    log.info("groups, ridge and depth are fitted to %d of %d cells; networks learn from all", most, len(cells))
+    return cells.subset(np.sort(order[:most])).in_memory()
 
 
 class AutoSettings(GradientSettings):
@@ -66,6 +78,7 @@ class Auto(CrossModalModel):
     )
     source = "this project; stacking after Breiman 1996, naive Bayes groups, mixup after Zhang et al. 2018"
     Settings = AutoSettings
+    streams = True
     min_cells = 24
     min_pairs = 20
     settings: AutoSettings
@@ -85,7 +98,7 @@ class Auto(CrossModalModel):
         return cast(States, self.states[modality])
 
     def prepare(self, cells: Cells) -> None:
-        self.train_cells = cells
+        cells = self.train_cells = held(cells)
         for m in self.vocabulary:
             self.state(m).prepare(cells)
         learned = self.learned(cells)
@@ -159,9 +172,9 @@ class Auto(CrossModalModel):
         if train is None:
             return
         self.to("cpu")
-        held = cells if cells is not train and not np.isin(cells.names, train.names).any() else None
+        apart = held(cells) if cells is not train and not np.isin(cells.names, train.names).any() else None
         for s, t in self.learned(train):
-            self._finish(self.way(s, t), train.having(s, t), held.having(s, t) if held is not None else None)
+            self._finish(self.way(s, t), train.having(s, t), apart.having(s, t) if apart is not None else None)
         self.train_cells = None
 
     def _finish(self, way: Direction, train: Cells, held: Cells | None) -> None:

@@ -141,6 +141,7 @@ class CrossMP(CrossModalModel):
     summary = "CrossMP: encoders and decoders of every modality around one latent; predicts any from any."
     source = "CrossMP, Genes 2024, 15(7):882"
     Settings = CrossMPSettings
+    streams = True
     has_latent = True
     decodes = True
     min_cells = 50

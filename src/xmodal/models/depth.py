@@ -28,6 +28,7 @@ class Depth(CrossModalModel):
     summary = "Control: a line on the log depth of the source modality, nothing else."
     source = "trivial control"
     Settings = ModelSettings
+    streams = True
 
     def __init__(self, settings: ModelSettings, vocabulary: Vocabulary) -> None:
         super().__init__(settings, vocabulary)

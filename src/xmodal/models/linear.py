@@ -46,6 +46,7 @@ class Linear(CrossModalModel):
     summary = "Control: PLS or ridge regression between low-rank inputs; fast and hard to beat on levels."
     source = "scikit-learn; pinned as the reference control"
     Settings = LinearSettings
+    streams = True
     decodes = True
     min_cells = 20
     min_pairs = 20
@@ -81,6 +82,7 @@ class Linear(CrossModalModel):
             rows = np.random.default_rng(0).choice(len(cells), most, replace=False)
             log.info("linear: fitted to %d of %d cells", most, len(cells))
             cells = cells.subset(np.sort(rows))
+        cells = cells.in_memory()
         for m in self.vocabulary:
             measured = cells.having(m)
             if len(measured) > 2:

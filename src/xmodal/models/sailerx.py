@@ -94,6 +94,7 @@ class SailerX(CrossModalModel):
     summary = "SAILERX: one invariant latent of all modalities, led by one; embeds, imputes and predicts."
     source = "SAILERX, Nucleic Acids Research 2022, 50(21):e121"
     Settings = SailerXSettings
+    streams = True
     has_latent = True
     decodes = True
     takes_batches = True
@@ -134,7 +135,7 @@ class SailerX(CrossModalModel):
         signal = {m: r / (1 - r) for m, r in noise.items()}
         for m in self.vocabulary:
             self.get_buffer(f"reliable_{m}").fill_(signal[m] / sum(signal.values()))
-        some = cells.subset(drawn(len(cells), 1, 20_000))
+        some = cells.subset(drawn(len(cells), 1, 20_000)).in_memory()
         places, reference, known, covariates = self._small(
             some.batch(slice(i, i + 512)) for i in range(0, len(some), 512)
         )

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from xmodal import fields
 from xmodal.data import alignment, features
+from xmodal.data.on_disk import Counts, entries, taken
 from xmodal.errors import InputRefused
 from xmodal.learning import checkpoint, novelty
 
@@ -35,19 +35,20 @@ COMPUTED = {
 class Measured:
     """One modality of new cells, in the checkpoint's features.
 
-    ``names`` and ``depth``: (cells,); ``counts``: CSR (cells, features of the checkpoint); ``found``: how they were matched.
+    ``names`` and ``depth``: (cells,); ``counts``: (cells, features of the checkpoint), in memory or on disk; ``found``: how
+    they were matched.
     """
 
     modality: Modality
     names: npt.NDArray[np.str_]
-    counts: sp.csr_matrix
+    counts: Counts
     depth: npt.NDArray[np.float32]
     found: alignment.Alignment
 
     @property
     def empty(self) -> npt.NDArray[np.bool_]:
         """Which cells have no counts at all, (cells,)."""
-        return np.diff(self.counts.indptr) == 0
+        return entries(self.counts) == 0
 
     def likeness(
         self, loaded: checkpoint.Checkpoint, chosen: npt.NDArray[np.int64], force: bool
@@ -60,7 +61,7 @@ class Measured:
         known = loaded.novelty.get(name)
         if known is None:
             return None, {}
-        odd = novelty.scores(known, self.counts[chosen], self.modality.likelihood, self.found.lost)
+        odd = novelty.scores(known, taken(self.counts, chosen), self.modality.likelihood, self.found.lost)
         verdict = novelty.verdict(odd, isinstance(known, novelty.Novelty))
         novelty.require(name, verdict, force)
         return odd, verdict

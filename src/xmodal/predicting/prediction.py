@@ -20,8 +20,9 @@ import numpy.typing as npt
 import torch
 
 from xmodal import __version__, fields, memory, provenance
-from xmodal.data import alignment
+from xmodal.data import alignment, leaving
 from xmodal.data.batches import Cells, spread
+from xmodal.data.on_disk import entries
 from xmodal.errors import InputRefused, NotApplicable, UsageRefused
 from xmodal.learning import checkpoint, novelty, uncertainty
 from xmodal.predicting import latents, measured, size, threshold, top
@@ -57,6 +58,7 @@ class Request:
     features: tuple[str, ...] = ()  # only these features of the target (names, regions, files); none: all
     max_size: float = size.DEFAULT  # GB; a larger output is refused
     latent: bool = False  # what the model predicts from, in place of predicted values
+    on_disk: leaving.Choice = leaving.NEVER  # whether the counts stay in the file; the result is the same
 
     @property
     def sparse(self) -> bool:
@@ -177,7 +179,7 @@ def prepare_job(mdata: MuData, path: Path, request: Request) -> Job:
         facts["split"] = request.split
     if loaded.header["training"].get("trial"):  # learned nothing from validation cells, so they can judge it
         facts["trial"] = True
-    facts |= {"empty": int((np.diff(cells.counts[source].indptr) == 0).sum()), "cells": len(cells)}
+    facts |= {"empty": int((entries(cells.counts[source]) == 0).sum()), "cells": len(cells)}
     if facts["empty"]:
         log.warning(
             "%d cells have no counts in %s; they get what a cell without any signal gets", facts["empty"], source

@@ -72,7 +72,7 @@ class Projection(nn.Module, ABC):
 
     def _drawn(self, cells: Cells) -> Cells:
         measured = cells.having(self.modality.name)
-        return measured.subset(drawn(len(measured), len(self.modality), MOST_CELLS))
+        return measured.subset(drawn(len(measured), len(self.modality), MOST_CELLS)).in_memory()
 
 
 class PearsonResiduals(Projection):
@@ -187,7 +187,7 @@ def reliability(cells: Cells, name: str, count: int) -> float:
     modality = cells.vocabulary[name]
     if len(measured) < 10 or len(modality) < 8:
         return LEAST_RELIABLE
-    some = measured.subset(drawn(len(measured), len(modality), 4 * PAIRED_CELLS))
+    some = measured.subset(drawn(len(measured), len(modality), 4 * PAIRED_CELLS)).in_memory()
     found = []
     for turn in range(HALVINGS):
         order = torch.randperm(len(modality), generator=torch.Generator().manual_seed(turn)).numpy()

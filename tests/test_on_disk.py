@@ -1,0 +1,316 @@
+"""Counts that stay in their file: the same results, byte for byte, and a file that changes is refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import h5py
+import mudata as mu
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from conftest import call_xmodal
+from xmodal.data import io, leaving, on_disk, shuffling
+from xmodal.data.on_disk import OnDisk, csr, stacked
+
+RNG = np.random.default_rng(0)
+
+
+def untidy(cells: int = 57, features: int = 23) -> sp.csr_matrix:
+    """Entries out of order, some twice, some zero."""
+    entries = 400
+    rows, columns = np.sort(RNG.integers(cells, size=entries)), RNG.integers(features, size=entries)
+    starts = np.searchsorted(rows, np.arange(cells + 1))
+    return sp.csr_matrix((RNG.integers(4, size=entries).astype(np.float64), columns, starts), (cells, features))
+
+
+def left(folder: Path, matrix: Any, name: str = "x.h5ad") -> OnDisk:
+    ad.AnnData(matrix).write_h5ad(folder / name)
+    found = leaving.read(folder / name, ad.read_h5ad).X
+    assert isinstance(found, OnDisk)
+    return found
+
+
+def same(found: sp.csr_matrix, wanted: sp.csr_matrix) -> None:
+    assert found.shape == wanted.shape
+    assert found.dtype == np.float32
+    assert (found.toarray() == wanted.toarray()).all()
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("gap", [0, 5, 1000])
+def test_rows_are_those_of_the_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dense: bool, gap: int) -> None:
+    monkeypatch.setattr(on_disk, "GAP", gap)
+    monkeypatch.setattr(on_disk, "BLOCK", 40)
+    whole = untidy()
+    matrix, wanted = left(tmp_path, whole.toarray() if dense else whole), csr(whole.copy())
+    for rows in (slice(3, 9), slice(0, 0), np.array([7, 7, 2, 56]), RNG.permutation(57), np.arange(57) % 3 == 0):
+        same(matrix[rows], wanted[rows])
+    same(matrix.to_memory(), wanted)
+    rows = RNG.permutation(57)[:20]
+    same(matrix.take(rows)[4:11], wanted[rows][4:11])
+    same(
+        matrix.take(rows).take(np.array([3, -1, 0]))[:],
+        sp.vstack([wanted[rows[[3]]], 0 * wanted[[0]], wanted[rows[[0]]]]),
+    )
+    doubled = matrix.then(lambda block: 2 * block[:, :5], 5)
+    same(doubled[rows], 2 * wanted[rows][:, :5])
+    parts = list(matrix.blocks())
+    assert len(parts) > 5
+    same(sp.vstack([block for _, block in parts], format="csr"), wanted)
+    same(
+        stacked([matrix, wanted, matrix.take(rows)])[50:120],
+        sp.vstack([wanted, wanted, wanted[rows]], format="csr")[50:120],
+    )
+
+
+def test_sums_are_those_of_the_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_disk, "BLOCK", 40)
+    values = sp.random(57, 23, 0.4, "csr", np.float32, np.random.default_rng(1))
+    matrix, wanted = left(tmp_path, values), csr(values)
+    assert (np.asarray(matrix.sum(0)) == np.asarray(wanted.sum(0))).all()  # bit for bit
+    assert (np.asarray(matrix.sum(1)) == np.asarray(wanted.sum(1))).all()
+    assert (matrix.sum(1, np.float64) == np.asarray(wanted.sum(1, dtype=np.float64))).all()
+    assert (matrix.sizes == np.diff(wanted.indptr)).all()
+    assert (matrix.take(np.array([5, 2])).sizes == np.diff(wanted.indptr)[[5, 2]]).all()
+
+
+def test_a_file_left_on_disk_is_what_was_read(prepared: Path) -> None:
+    here, there = io.read_cells(prepared), io.read_cells(prepared, on_disk="always")
+    assert list(here.mod) == list(there.mod)
+    assert here.obs.equals(there.obs)
+    assert here.uns.keys() == there.uns.keys()
+    for m, adata in here.mod.items():
+        other = there.mod[m]
+        assert adata.obs.equals(other.obs)
+        assert adata.var.equals(other.var)
+        same(other.X[:], adata.X)
+    kept = np.arange(here.n_obs) % 3 == 0
+    few = leaving.kept_cells(there, kept)
+    assert few.obs.equals(here[kept].obs)
+    same(few.mod["rna"].X[:], here[kept].mod["rna"].X)
+    same(there.mod["rna"].X[:], here.mod["rna"].X)  # the whole is as it was
+
+
+def test_layers_and_raw_stay_on_disk_too(tmp_path: Path) -> None:
+    counts = csr(untidy())
+    adata = ad.AnnData(counts * 0.5, layers={"counts": counts, "dense": counts.toarray()})
+    adata.raw = ad.AnnData(counts)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    found = leaving.read(tmp_path / "a.h5ad", ad.read_h5ad)
+    for matrix in (found.layers["counts"], found.layers["dense"], found.raw.X):
+        assert isinstance(matrix, OnDisk)
+        same(matrix[:], counts)
+    some = leaving.kept(found, np.array([4, 9]), np.arange(23) < 7)
+    assert some.shape == (2, 7)
+    same(some.layers["counts"][:], counts[[4, 9]][:, :7])
+    same(some.raw.X[:], counts[[4, 9]])
+
+
+@pytest.fixture(scope="module")
+def model(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    done = train(prepared, folder, "crossmp", "never")
+    return Path(done)
+
+
+def train(prepared: Path, folder: Path, model: str, choice: str) -> Path:
+    done = call_xmodal(
+        *("train", prepared, "--model", model, "--output-dir", folder, "--on-disk", choice, "--threads", 1),
+        *(() if model == "linear" else ("--set", "epochs=2")),
+    )
+    assert done.code == 0, done.err
+    return folder / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def foreign(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RNA in another order, some genes missing, some unknown: mapped as it is read."""
+    rna = ad.read_h5ad(simulated / "rna.h5ad")
+    rna = rna[:, RNG.permutation(rna.n_vars)[:55]].copy()
+    rna.var_names = [*rna.var_names[:52], "OTHER1", "OTHER2", "OTHER3"]
+    path = tmp_path_factory.mktemp("foreign") / "rna.h5ad"
+    rna.write_h5ad(path, compression="gzip")
+    return path
+
+
+WAYS = {
+    "values": (),
+    "latent": ("--output-kind", "latent"),
+    "top": ("--top", 5),
+    "threshold": ("--threshold", 0.3),
+    "shard": ("--shard", "2/2"),
+}
+
+
+@pytest.mark.parametrize("more", WAYS.values(), ids=WAYS)
+def test_predictions_have_the_same_bytes(
+    model: Path, foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[Any, ...]
+) -> None:
+    monkeypatch.setattr(on_disk, "BLOCK", 500)
+    written = []
+    for choice in ("never", "always"):
+        output = tmp_path / f"{choice}.h5ad"
+        done = call_xmodal(
+            *("predict", foreign, "--from", "rna", "--to", "atac", "--checkpoint", model, "--output", output),
+            *("--on-disk", choice, "--threads", 1, "--force", *more),
+        )
+        assert done.code == 0, done.err
+        written.append(output.read_bytes())
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("command", ["embed", "impute"])
+def test_embeddings_have_the_same_bytes(model: Path, prepared: Path, tmp_path: Path, command: str) -> None:
+    more = ("--modality", "rna") if command == "impute" else ("--resolution", 1, "--by-modality")
+    written = []
+    for choice in ("never", "always"):
+        output = tmp_path / f"{choice}.h5ad"
+        done = call_xmodal(
+            *(command, prepared, "--checkpoint", model, "--output", output, "--on-disk", choice, "--threads", 1),
+            *("--split", "test", *more),
+        )
+        assert done.code == 0, done.err
+        written.append(output.read_bytes())
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("name", ["linear", "crossmp", "sailerx", "auto"])
+def test_models_have_the_same_bytes(prepared: Path, tmp_path: Path, name: str) -> None:
+    weights = [train(prepared, tmp_path / choice, name, choice).read_bytes() for choice in ("never", "always")]
+    assert weights[0] == weights[1]
+
+
+def test_many_cells_are_shuffled_in_blocks_wherever_they_lie(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(prepared, tmp_path / "whole", "crossmp", "never").read_bytes()
+    monkeypatch.setattr(shuffling, "LARGE", 1_000)
+    monkeypatch.setattr(shuffling, "WINDOW", 4_000)
+    weights = [train(prepared, tmp_path / choice, "crossmp", choice).read_bytes() for choice in ("never", "always")]
+    assert weights[0] == weights[1]
+    assert weights[0] != whole  # it was another order
+
+
+def test_an_epoch_has_every_cell_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shuffling, "LARGE", 1_000)
+    monkeypatch.setattr(shuffling, "WINDOW", 50_000)
+    entries = np.full(10_007, 10)
+    first, second = (shuffling.order(entries, torch.Generator().manual_seed(s)) for s in (0, 1))
+    assert (np.sort(first) == np.arange(10_007)).all()
+    assert (first != second).any()
+    window = first[:5_000]  # cells of one window: from all over the file, neighbours apart from each other
+    assert len(np.unique(window // shuffling.BLOCK)) < 90
+    assert np.ptp(window) > 9_000
+    assert np.abs(np.diff(window)).min() >= 1
+    assert (np.abs(np.diff(window)) < shuffling.BLOCK).mean() < 0.1
+    few = shuffling.order(np.full(90, 10), torch.Generator().manual_seed(0))
+    assert (few == torch.randperm(90, generator=torch.Generator().manual_seed(0)).numpy()).all()
+
+
+@pytest.mark.parametrize("free, wanted", [(10**5, True), (10**12, False)])
+def test_auto_goes_by_the_free_memory(prepared: Path, monkeypatch: pytest.MonkeyPatch, free: int, wanted: bool) -> None:
+    monkeypatch.setattr(leaving, "free_memory", lambda: free)
+    found = io.read_cells(prepared, on_disk="auto")
+    assert all(isinstance(a.X, OnDisk) == wanted for a in found.mod.values())
+
+
+def test_there_is_free_memory() -> None:
+    assert 10**7 < leaving.free_memory() < 10**14
+
+
+def grown(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def cut(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 3)
+
+
+def replaced(path: Path) -> None:
+    other = path.with_suffix(".new")
+    other.write_bytes(path.read_bytes())
+    os.replace(other, path)
+
+
+CHANGES = {
+    "grown": grown,
+    "touched": lambda path: os.utime(path, (1, 1)),
+    "cut": cut,
+    "gone": Path.unlink,
+    "replaced": replaced,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    model: Path, foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    monkeypatch.setattr(on_disk, "BLOCK", 500)
+    cells, output = tmp_path / "in.h5ad", tmp_path / "out" / "p.h5ad"
+    cells.write_bytes(foreign.read_bytes())
+    reads, read = [0], on_disk.File.read
+
+    def counted(self: on_disk.File, dataset: h5py.Dataset, first: int, last: int) -> Any:
+        reads[0] += 1
+        if reads[0] == 40:  # in the middle of predicting: the pass before that takes 25
+            change(cells)
+        return read(self, dataset, first, last)
+
+    monkeypatch.setattr(on_disk.File, "read", counted)
+    done = call_xmodal(
+        *("predict", cells, "--from", "rna", "--to", "atac", "--checkpoint", model, "--output", output),
+        *("--on-disk", "always", "--threads", 1, "--force"),
+    )
+    assert reads[0] >= 40
+    assert done.code == 3, done.err
+    assert done.err.startswith(f"{cells}: the file ")
+    assert "while it is read" in done.err
+    assert not list(output.parent.glob("*"))
+
+
+def test_what_cannot_stream_is_said(model: Path, prepared: Path, tmp_path: Path) -> None:
+    always = ("--on-disk", "always", "--threads", 1)
+    done = call_xmodal(
+        "predict",
+        prepared,
+        "--from",
+        "rna",
+        "--to",
+        "atac",
+        "--checkpoint",
+        model,
+        "--output",
+        tmp_path / "p.h5mu",
+        *always,
+    )
+    assert (done.code, "copy of the input" in done.err) == (2, True)
+    done = call_xmodal("embed", prepared, "--checkpoint", model, "--output", tmp_path / "p.h5mu", *always)
+    assert (done.code, "copy of the input" in done.err) == (2, True)
+    done = call_xmodal("train", prepared, "--model", "scmmgpt", "--output-dir", tmp_path / "t", *always)
+    assert (done.code, "crossmp" in done.err) == (2, True)
+    assert not list(tmp_path.glob("*"))
+
+
+def test_a_matrix_stored_by_columns_is_read_whole(tmp_path: Path) -> None:
+    counts = csr(untidy())
+    ad.AnnData(sp.csc_matrix(counts)).write_h5ad(tmp_path / "a.h5ad")
+    found = io.read_cells(tmp_path / "a.h5ad", "rna", on_disk="always").mod["rna"].X
+    assert isinstance(found, sp.csr_matrix)
+    same(found, counts)
+
+
+def test_modalities_of_other_names_stay_on_disk(prepared: Path, tmp_path: Path) -> None:
+    given = mu.read_h5mu(prepared)
+    mu.MuData({"RNA": given.mod["rna"], "peaks": given.mod["atac"]}).write_h5mu(tmp_path / "m.h5mu")
+    found = io.read_cells(tmp_path / "m.h5mu", on_disk="always")
+    assert set(found.mod) == {"rna", "atac"}
+    assert isinstance(found.mod["rna"].X, OnDisk)
