@@ -19,7 +19,8 @@ import scipy.sparse as sp
 from mudata import MuData
 
 from xmodal.data.on_disk import File, OnDisk, Part, StoredArray, StoredRows, taken
-from xmodal.data.on_disk_settings import ALWAYS, AUTO, SHARE
+from xmodal.data.on_disk_settings import ALWAYS as ALWAYS
+from xmodal.data.on_disk_settings import AUTO, SHARE
 from xmodal.data.on_disk_settings import NEVER as NEVER
 from xmodal.data.on_disk_settings import Choice as Choice
 
@@ -90,7 +91,7 @@ def read(path: Path, reader: Callable[[Any], Whole]) -> Whole:
 
 def _matrices(handle: h5py.File) -> dict[str, Any]:
     """Matrices that can be read by rows, by their place in the file."""
-    found = {}
+    found: dict[str, Any] = {}
     roots = [f"mod/{m}/" for m in handle["mod"]] if "mod" in handle else [""]
     for root in roots:
         group = handle[root] if root else handle

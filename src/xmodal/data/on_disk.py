@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import h5py
 import numpy as np
@@ -318,11 +318,11 @@ def _looked_at(matrix: OnDisk) -> Known:
 def _of_rows(known: Known, rows: Index) -> Known:
     """The same for some of the cells; what holds for all values holds for theirs."""
     there = rows >= 0
-    totals, sums, sizes = (np.where(there, x[rows], 0).astype(x.dtype) for x in (known.totals, known.sums, known.sizes))
-    return Known(known.finite, known.least, known.largest, known.whole, totals, sums, sizes)
+    totals, sums = known.totals[rows] * there, known.sums[rows] * there.astype(np.float32)
+    return Known(known.finite, known.least, known.largest, known.whole, totals, sums, known.sizes[rows] * there)
 
 
-Counts = sp.csr_matrix | OnDisk
+Counts: TypeAlias = sp.csr_matrix | OnDisk
 
 
 def entries(matrix: Counts) -> Index:

@@ -110,7 +110,7 @@ class TargetDepth(nn.Module):
         return torch.cat([self(cells.batch(slice(i, i + 512))) for i in range(0, len(cells), 512)])
 
     def _target(self, cells: Cells) -> Any:
-        values = cells.counts[self.target.name]
+        values: Any = cells.counts[self.target.name]
         return np.asarray((values > 0).sum(1) if self.target.scale == fields.BINARY else values.sum(1)).ravel()
 
     def _views(self, cells: Cells) -> list[Any]:
