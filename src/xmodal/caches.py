@@ -29,6 +29,7 @@ def provide() -> Path | None:
     None where all is well.  Called once at the start of a command, before any heavy import.
     """
     _name_the_user()
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: large pages, a third of the cost of new tensors
     moved: list[str] = []
     for variable, defaults in CACHES.items():
         given, shared = os.environ.get(variable), variable in SHARED

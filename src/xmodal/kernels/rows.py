@@ -79,6 +79,14 @@ class Rows:
         """1 where the value is above zero, 0 elsewhere."""
         return replace(self, value=(self.value > 0).to(self.value.dtype))
 
+    def opened(self) -> Rows:
+        """Only the entries above zero, with their values: these rows themselves where there are no others."""
+        if not len(self.value) or bool(self.value.min() > 0):
+            return self
+        kept = self.value > 0
+        before = torch.cat([self.first.new_zeros(1), kept.cumsum(0)])
+        return Rows(before[self.first], self.column[kept], self.value[kept], self.width)
+
     def beside(self, values: Tensor) -> Rows:
         """With ``values`` (cells,) as one more column, the last."""
         last = torch.arange(len(self) + 1, device=self.device)
