@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic import BaseModel, ValidationError
 
-from xmodal import caches
+from xmodal import caches, progress
 from xmodal.errors import UsageRefused
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -84,7 +84,7 @@ def common(function: Function) -> Function:
 def set_up_logging(loudness: str | None) -> None:
     level = {"quiet": logging.WARNING, "verbose": logging.DEBUG}.get(loudness or "", logging.INFO)
     form = "%(asctime)s %(name)s %(levelname)s %(message)s" if loudness == "verbose" else "xmodal: %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form, force=True)
+    logging.basicConfig(handlers=[progress.Lines(sys.stderr)], level=logging.WARNING, format=form, force=True)
     logging.getLogger("xmodal").setLevel(level)
     if loudness != "verbose":
         warnings.simplefilter("ignore")  # libraries' deprecations are not the user's business

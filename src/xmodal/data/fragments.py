@@ -9,6 +9,7 @@ fragment, however often it was read (fifth column).
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from xmodal import progress
 from xmodal.data import fragment_file
 from xmodal.data.contracts import find_affix
 from xmodal.data.intervals import Ints, chrom_keys, overlap_pairs
@@ -83,6 +85,15 @@ def count_into(sample: Sample, path: Path, how: Counting) -> None:
         sample.labels = sample.labels[np.any(left, axis=0)]
 
 
+def _followed(path: Path) -> Iterator[fragment_file.Block]:
+    with progress.bar(100, path.name, "%") as bar:
+        told = 0.0
+        for block in fragment_file.read(path):
+            yield block
+            bar.add(round(100 * block.share) - round(100 * told))
+            told = block.share
+
+
 def count(path: Path, how: Counting, cells: pd.Index | None = None) -> tuple[ad.AnnData, str | None, dict[str, Any]]:
     """(cells, peaks) counts of a fragments file, its genome where known, and what was found.
 
@@ -94,10 +105,12 @@ def count(path: Path, how: Counting, cells: pd.Index | None = None) -> tuple[ad.
     genome = _one_genome(head.genome, how, path)
     tally = _Tally(how, cells)
     told = EVERY
-    for block in fragment_file.read(path):
+    for block in _followed(path):
         tally.add(block.table)
         if tally.fragments > told:
-            log.info("%s: %d million fragments, %.0f %%", path.name, tally.fragments // 1_000_000, 100 * block.share)
+            progress.line(
+                log, "%s: %d million fragments, %.0f %%", path.name, tally.fragments // 1_000_000, 100 * block.share
+            )
             told = tally.fragments + EVERY
         if tally.fragments > EARLY:
             _require_fit(tally, path, how, cells)

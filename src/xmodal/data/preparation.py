@@ -12,7 +12,7 @@ import mudata as mu
 import numpy as np
 import pandas as pd
 
-from xmodal import provenance
+from xmodal import progress, provenance
 from xmodal.data import contracts, features, filtering, fragments, joining, splits
 from xmodal.data.contracts import Finding
 from xmodal.data.genes import read_gene_table
@@ -46,7 +46,8 @@ def prepare(files: list[SampleFiles], settings: PrepareSettings, seed: int = 0) 
         raise UsageRefused("--split-by and --split: give one of them")
     mu.set_options(pull_on_update=False)
     counting = _counting(files, settings)
-    samples = [load(f, settings.layer, counting) for f in files]
+    followed = progress.along(files, len(files), "reading", "samples") if len(files) > 1 else files
+    samples = [load(f, settings.layer, counting) for f in followed]
     kinds, duplicates = _check(samples, settings)
     log.info("read %s", ", ".join(f"{s.name} ({len(s.labels)} cells)" for s in samples))
     peaks = {n for n, (likelihood, _) in kinds.items() if likelihood == BERNOULLI and _are_peaks(n, samples)}

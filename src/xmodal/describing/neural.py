@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xmodal import progress
 from xmodal.describing import corpus
 from xmodal.describing.wordings import following
 from xmodal.errors import InputRefused
@@ -154,7 +155,8 @@ def teach(
     device = trained[0].device
     speaker.train()
     losses: list[float] = []
-    for step in range(1, settings.steps + 1):
+    steps = range(1, settings.steps + 1)
+    for step in progress.along(steps, len(steps), "decoder", "steps"):
         drawn = list(islice(source, settings.batch_size))
         vectors = torch.stack([projected[e.view][e.row] for e in drawn]).to(device)
         noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(seed + step)).to(device)
@@ -166,7 +168,7 @@ def teach(
         optimizer.step()
         losses.append(float(loss.detach()))
         if step % TICK == 0:
-            log.info("step %d/%d: loss %.3f", step, settings.steps, np.mean(losses[-TICK:]))
+            progress.line(log, "step %d/%d: loss %.3f", step, settings.steps, np.mean(losses[-TICK:]))
     found = float(np.mean(losses[-max(1, settings.steps // 10) :]))
     if not np.isfinite(found):
         raise InputRefused("the decoder's loss is no number", where="--train-decoder", do="lower its learning rate")

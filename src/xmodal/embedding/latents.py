@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmodal import memory
+from xmodal import memory, progress
 from xmodal.predicting.prediction import BATCH
 
 if TYPE_CHECKING:
@@ -78,10 +78,12 @@ def streamed(
     only = shared[0] if len(shared) == 1 else None  # the other modalities take no memory then
     model = model.to(device).eval()
     portions = memory.of_prediction(BATCH)
-    for turn, first in enumerate(range(0, len(rows), BATCH), 1):
-        part = rows[first : first + BATCH]
-        with torch.no_grad():
-            found = portions.each(cells.batch(part, BATCH, only), len(part), work)
-        yield found
-        if turn % TICK == 0:
-            log.info("%d of %d cells %s", min(turn * BATCH, len(rows)), len(rows), done)
+    with progress.bar(len(rows), done) as bar:
+        for turn, first in enumerate(range(0, len(rows), BATCH), 1):
+            part = rows[first : first + BATCH]
+            with torch.no_grad():
+                found = portions.each(cells.batch(part, BATCH, only), len(part), work)
+            yield found
+            bar.add(len(part))
+            if turn % TICK == 0:
+                progress.line(log, "%d of %d cells %s", min(turn * BATCH, len(rows)), len(rows), done)

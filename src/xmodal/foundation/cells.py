@@ -11,7 +11,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from mudata import MuData
 
-from xmodal import fields, memory
+from xmodal import fields, memory, progress
 from xmodal.data import contracts
 from xmodal.errors import InputRefused
 
@@ -69,15 +69,17 @@ def in_batches(
     order = np.argsort(np.asarray(lengths), kind="stable")
     portions = memory.Portions(batch_size, 1, what, "nothing, or a GPU with more memory")
     starts = range(0, len(order), batch_size)
-    for turn, start in enumerate(starts):
-        rows = order[start : start + batch_size]
+    with progress.bar(len(order), what) as bar:
+        for turn, start in enumerate(starts):
+            rows = order[start : start + batch_size]
 
-        def all_of(size: int, rows: Ints = rows) -> Floats:
-            return np.concatenate([work(rows[i : i + size]) for i in range(0, len(rows), size)])
+            def all_of(size: int, rows: Ints = rows) -> Floats:
+                return np.concatenate([work(rows[i : i + size]) for i in range(0, len(rows), size)])
 
-        out[rows] = portions.run(all_of, len(rows))
-        if (turn + 1) % max(1, len(starts) // TOLD) == 0:
-            log.info("%s: %d of %d cells", what, min(start + batch_size, len(order)), len(order))
+            out[rows] = portions.run(all_of, len(rows))
+            bar.add(len(rows))
+            if (turn + 1) % max(1, len(starts) // TOLD) == 0:
+                progress.line(log, "%s: %d of %d cells", what, min(start + batch_size, len(order)), len(order))
     return out
 
 

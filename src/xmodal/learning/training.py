@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from xmodal import memory
+from xmodal import memory, progress
 from xmodal.data.batches import joined
 from xmodal.errors import ModelRefused
 from xmodal.kernels.losses import without_values
@@ -51,6 +51,7 @@ class Running:
     fit: Fit
     best: dict[str, torch.Tensor]
     portions: memory.Portions
+    bar: progress.Bar = field(default_factory=progress.Bar)
 
     @property
     def epoch(self) -> int:
@@ -80,12 +81,16 @@ def fit(
         if keeper.resume(running):
             running.fit.resumed = running.epoch
             log.info("going on from epoch %d", running.epoch)
-        _epochs(running, settings, (train, valid), device, keeper)
+        each = len(train)
+        with progress.bar(settings.epochs * each, "training", done=running.epoch * each) as running.bar:
+            _epochs(running, settings, (train, valid), device, keeper)
         model.load_state_dict(running.best)
     model.eval()
     _finish(model, valid if len(valid) else train)
     if isinstance(settings, GradientSettings) and settings.epochs and len(valid):
-        _refit(running, settings, joined(train, valid), device)
+        everything = joined(train, valid)
+        with progress.bar(settings.refit_epochs * len(everything), "all cells") as running.bar:
+            _refit(running, settings, everything, device)
     if running.portions.halved:
         running.fit.cells_at_once = running.portions.size
         running.fit.warnings.append(
@@ -124,7 +129,7 @@ def one_cycle(epoch: int, epochs: int) -> float:
 def _epochs(
     running: Running, settings: GradientSettings, cells: tuple[Cells, Cells], device: torch.device, keeper: Keeper
 ) -> None:
-    result = running.fit
+    result, pace = running.fit, progress.Pace()
     while running.epoch < settings.epochs and running.epoch - result.best_epoch < settings.patience:
         row = _one_epoch(running, settings, cells, device)
         if not math.isfinite(row["valid_loss"]):
@@ -140,26 +145,35 @@ def _epochs(
             running.scheduler.step()
         if row["valid_loss"] < result.best_loss or settings.schedule == "onecycle":  # a cycle is whole at its end only
             result.best_loss, result.best_epoch, running.best = row["valid_loss"], running.epoch, _copy(running.model)
-        log.info(
-            "epoch %d/%d  train %.4f  valid %.4f  rate %.1e%s",
-            running.epoch,
-            settings.epochs,
-            row["train_loss"],
-            row["valid_loss"],
-            row["learning_rate"],
-            "  best" if result.best_epoch == running.epoch and settings.schedule != "onecycle" else "",
-        )
+        _tell(running, settings, row, pace.after(len(cells[0]), settings.epochs - running.epoch))
         keeper.epoch_done(running)
+
+
+def _tell(running: Running, settings: GradientSettings, row: Row, pace: str) -> None:
+    """Of the epoch that has just ended: a line in a log, beside the bar on a terminal."""
+    result, now = running.fit, f"{running.epoch}/{settings.epochs}"
+    chooses = settings.schedule != "onecycle"
+    best = f", best {result.best_loss:.4f}" if chooses else ""
+    running.bar.say(f"epoch {now}", f"train {row['train_loss']:.4f}, valid {row['valid_loss']:.4f}{best}")
+    progress.line(
+        log,
+        "epoch %s  train %.4f  valid %.4f  rate %.1e  %s%s",
+        *(now, row["train_loss"], row["valid_loss"], row["learning_rate"], pace),
+        "  best" if chooses and result.best_epoch == running.epoch else "",
+    )
 
 
 def _refit(running: Running, settings: GradientSettings, cells: Cells, device: torch.device) -> None:
     """A few epochs on all cells at a falling rate, when nothing is left to choose."""
-    model = running.model.to(device).train()
+    model, pace = running.model.to(device).train(), progress.Pace()
     for epoch in range(settings.refit_epochs):
         for group in running.optimizer.param_groups:
             group["lr"] = REFIT_RATE * group["initial_lr"] * one_cycle(epoch, settings.refit_epochs)
         loss = one_pass(running, settings, cells, device)
-        log.info("all cells, epoch %d/%d  loss %.4f", epoch + 1, settings.refit_epochs, sum(loss.values()))
+        now, total = f"{epoch + 1}/{settings.refit_epochs}", sum(loss.values())
+        running.bar.say(f"all cells, epoch {now}", f"loss {total:.4f}")
+        took = pace.after(len(cells), settings.refit_epochs - epoch - 1)
+        progress.line(log, "all cells, epoch %s  loss %.4f  %s", now, total, took)
     model.eval()
 
 
@@ -175,6 +189,7 @@ def one_pass(running: Running, settings: GradientSettings, cells: Cells, device:
     for i, batch in enumerate(cells.minibatches(size, running.shuffle)):
         with without_values(i % every > 0):
             found = _gradients(running, batch, device)
+        running.bar.add(len(batch))
         if not found:  # a last minibatch of single cells of different modalities teaches nothing
             continue
         torch.nn.utils.clip_grad_norm_(running.model.parameters(), settings.clip)

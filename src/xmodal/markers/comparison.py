@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from xmodal import progress
 from xmodal.fields import BERNOULLI, GAUSSIAN, IDENTITY, NB
 from xmodal.markers import imputed, measured, pseudobulk, ranks
 from xmodal.markers.measured import Measured, Profiles
@@ -113,7 +114,8 @@ def _all_groups(own: Measured, settings: MarkerSettings, ways: dict[int, _Way], 
         if without := int(np.isnan(values.auroc).all(0).sum()):
             found.notes.append((f"{without} of {len(own.features)} features have no imputed values", ""))
     frames = []
-    for i, (g, way) in enumerate(ways.items()):
+    each = progress.along(ways.items(), len(ways), f"{own.name}: groups", "groups")
+    for i, (g, way) in enumerate(each):
         frame = _of_group(own, g, way, [getattr(ranked, key)[i] for key in ("auroc", "statistic", "pvalue")], found)
         if way.plan is not None:
             tested = pseudobulk.test(own.counts, own.depth, own.groups, g, way.plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from xmodal import fields
+from xmodal import fields, progress
 from xmodal.errors import InputRefused
 from xmodal.predicting import streaming, threshold, top
 from xmodal.predicting.measured import PREDICTION_SCHEMA
@@ -33,15 +34,16 @@ def merge(paths: list[Path], output: Path, overwrite: bool = False) -> dict[str,
         about.pop("rows", None)
         obs = ad.concat([ad.AnnData(obs=p.obs) for p in parts], join="outer").obs if len(parts) > 1 else parts[0].obs
         obs = _categories_of(parts, obs)
+        each = progress.along(parts, len(parts), "merging", "shards")
         if top.top_of(about):
-            tops = (chunk for part in parts for chunk in top.read(part.handle, BATCH))
+            tops = (chunk for part in each for chunk in top.read(part.handle, BATCH))
             top.write_h5ad(output, pd.DataFrame(obs), parts[0].var, about, tops, overwrite)
         elif threshold.threshold_of(about) is not None:
-            kept = (chunk for part in parts for chunk in threshold.read(part.handle, BATCH))
+            kept = (chunk for part in each for chunk in threshold.read(part.handle, BATCH))
             frames = (pd.DataFrame(obs), parts[0].var)
             threshold.write_h5ad(output, frames, about, kept, overwrite, float("inf"))
         else:
-            streaming.write_h5ad(output, pd.DataFrame(obs), parts[0].var, about, _chunks(parts), overwrite)
+            streaming.write_h5ad(output, pd.DataFrame(obs), parts[0].var, about, _chunks(each), overwrite)
         return summary(about, len(parts[0].var))
     finally:
         for part in parts:
@@ -124,7 +126,7 @@ def _categories_of(parts: list[Part], obs: Any) -> Any:
     return obs
 
 
-def _chunks(parts: list[Part]) -> streaming.Chunks:
+def _chunks(parts: Iterable[Part]) -> streaming.Chunks:
     for part in parts:
         about = part.uns[fields.UNS]
         places = (streaming.MATRIX, *(streaming.LAYERS if streaming.has_intervals(about) else ()))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xmodal import memory
+from xmodal import memory, progress
 from xmodal.data import io, leaving
 from xmodal.errors import InputRefused
 from xmodal.predicting import kept, overview, prediction, size, streaming, threshold, top
@@ -82,7 +82,10 @@ def _known_source(checkpoint: Path, request: Request) -> str | None:
 
 def _told(job: Job, chunks: Iterator[Part]) -> Iterator[Part]:
     first, last = job.rows
-    for i, chunk in enumerate(chunks):
-        if i % TICK == TICK - 1:
-            log.info("%d of %d cells predicted", min((i + 1) * prediction.BATCH, last - first), last - first)
-        yield chunk
+    total = last - first
+    with progress.bar(total, "predicting") as bar:
+        for i, chunk in enumerate(chunks):
+            bar.add(min(prediction.BATCH, total - i * prediction.BATCH))
+            if i % TICK == TICK - 1:
+                progress.line(log, "%d of %d cells predicted", min((i + 1) * prediction.BATCH, total), total)
+            yield chunk

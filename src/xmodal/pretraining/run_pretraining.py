@@ -9,6 +9,7 @@ import math
 import resource
 import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from xmodal import __version__, fields, memory, outputs
+from xmodal import __version__, fields, memory, outputs, progress
 from xmodal.data.genes import read_gene_table
 from xmodal.errors import InputRefused, ModelRefused, UsageRefused
 from xmodal.learning import portions, training
@@ -89,7 +90,8 @@ def run(files: Sequence[Path], request: PretrainRequest, device: torch.device) -
     keeper = _keeper(request, _digest(model, request.seed, digest, device))
     running = _start(model.to(device), settings, job.rounds, request.seed)
     try:
-        _train(running, job, keeper)
+        with _bar(running, job) as running.bar:
+            _train(running, job, keeper)
         metrics = _metrics(running, job, request)
         _write(request.output_dir, model, running.fit, metrics)
     except BaseException:
@@ -132,6 +134,10 @@ def _start(model: Pretraining, settings: PretrainSettings, rounds: int, seed: in
     return training.Running(model, optimizer, scheduler, shuffle, training.Fit(), {}, size)
 
 
+def _bar(running: training.Running, job: Job) -> AbstractContextManager[progress.Bar]:
+    return progress.bar(job.stream.training * job.settings.epochs, "pretraining")
+
+
 def _train(running: training.Running, job: Job, keeper: Keeper) -> None:
     """All rounds that are left; the state is kept after each."""
     if keeper.resume(running):
@@ -150,7 +156,9 @@ def _train(running: training.Running, job: Job, keeper: Keeper) -> None:
                 )
             running.fit.history.append(row)
             running.scheduler.step()
-            log.info(
+            running.bar.say(f"round {running.epoch}/{job.rounds}", f"valid {row['valid_loss']:.4f}")
+            progress.line(
+                log,
                 "round %d/%d  epoch %d/%d  train %.4f  valid %.4f (mean profile %.4f)  rate %.1e  %.0f cells/s",
                 *(running.epoch, job.rounds, epoch + 1, job.settings.epochs, row["train_loss"], row["valid_loss"]),
                 *(row["valid_floor"], row["learning_rate"], len(cells) / max(time.monotonic() - began, 1e-9)),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from xmodal import fields
+from xmodal import fields, progress
 from xmodal.data.vocabulary import Vocabulary
 from xmodal.errors import InputRefused
 from xmodal.scores import intervals, validation_cells
@@ -73,7 +73,8 @@ def _target(
     predicted, filled = _aligned(adata, truth, settings.allow_missing, where)
     log.info("%s from %s: %d cells, %d features", name, source or "?", len(cells), len(truth.features))
     methods = {PREDICTION: score(predicted, truth, settings.clusters)}
-    for control in settings.control_names():
+    names = settings.control_names()
+    for control in progress.along(names, len(names), f"{name}: controls", "controls"):
         values = _control(mdata, (source, name), control, truth, (settings, seed))
         if values is None:
             notes.append(f"the control '{control}' could not be computed")

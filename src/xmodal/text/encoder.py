@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from xmodal import progress
 from xmodal.errors import InputRefused
 from xmodal.text import encoder_files, text_cache
 
@@ -56,11 +57,11 @@ class TextEncoder:
         keys = {text: text_cache.key(text, self.digest) for text in wanted}
         new = [text for text in wanted if keys[text] not in known]
         kept: dict[bytes, Floats] = {}  # since the last writing
-        for done, found in self._compute(new):
+        for done, found in progress.along(self._compute(new), len(new), "texts", "texts", lambda part: len(part[1])):
             kept.update((keys[text], row) for text, row in found.items())
             if len(kept) >= LONG_WORK or done == len(new):
                 if len(new) > LONG_WORK:
-                    log.info("texts: %d of %d", done, len(new))
+                    progress.line(log, "texts: %d of %d", done, len(new))
                 cache.add(kept)  # at times, so that work that is stopped goes on where it was
                 known |= kept
                 kept = {}
