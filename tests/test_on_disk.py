@@ -16,6 +16,7 @@ import scipy.sparse as sp
 import torch
 
 from conftest import call_xmodal
+from helpers_data import GENES, PEAKS, cells, write
 from xmodal.data import io, leaving, on_disk, shuffling
 from xmodal.data.on_disk import OnDisk, csr, stacked
 
@@ -255,24 +256,24 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     model: Path, foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
     monkeypatch.setattr(on_disk, "BLOCK", 500)
-    cells, output = tmp_path / "in.h5ad", tmp_path / "out" / "p.h5ad"
-    cells.write_bytes(foreign.read_bytes())
+    source, output = tmp_path / "in.h5ad", tmp_path / "out" / "p.h5ad"
+    source.write_bytes(foreign.read_bytes())
     reads, read = [0], on_disk.File.read
 
     def counted(self: on_disk.File, dataset: h5py.Dataset, first: int, last: int) -> Any:
         reads[0] += 1
         if reads[0] == 40:  # in the middle of predicting: the pass before that takes 25
-            change(cells)
+            change(source)
         return read(self, dataset, first, last)
 
     monkeypatch.setattr(on_disk.File, "read", counted)
     done = call_xmodal(
-        *("predict", cells, "--from", "rna", "--to", "atac", "--checkpoint", model, "--output", output),
+        *("predict", source, "--from", "rna", "--to", "atac", "--checkpoint", model, "--output", output),
         *("--on-disk", "always", "--threads", 1, "--force"),
     )
     assert reads[0] >= 40
     assert done.code == 3, done.err
-    assert done.err.startswith(f"{cells}: the file ")
+    assert done.err.startswith(f"{source}: the file ")
     assert "while it is read" in done.err
     assert not list(output.parent.glob("*"))
 
@@ -314,3 +315,73 @@ def test_modalities_of_other_names_stay_on_disk(prepared: Path, tmp_path: Path) 
     found = io.read_cells(tmp_path / "m.h5mu", on_disk="always")
     assert set(found.mod) == {"rna", "atac"}
     assert isinstance(found.mod["rna"].X, OnDisk)
+
+
+def two_samples(folder: Path) -> Path:
+    """Two samples with other genes and peaks: joined, filtered and renamed as they are read."""
+    rows = ["sample,role,rna,atac"]
+    for i, name in enumerate(("one", "two")):
+        rna, atac = cells(GENES, 40, i, "c"), cells(PEAKS, 40, 10 + i, "c", 0.5)
+        rna = rna[:, [*range(i, 12), 3]].copy()  # a symbol that stands twice
+        rna.var_names = [*GENES[i:12], GENES[3]]
+        atac = atac[:35, i * 2 :].copy()
+        atac.uns["genome"] = "GRCh38"
+        write(rna, folder / f"{name}_rna.h5ad")
+        write(atac, folder / f"{name}_atac.h5ad")
+        rows.append(f"{name},train,{name}_rna.h5ad,{name}_atac.h5ad")
+    sheet = folder / "samples.csv"
+    sheet.write_text("\n".join(rows) + "\n")
+    return sheet
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("--exclude", "donor=d1", "--min-peaks", 4, "--min-peak-fraction", 0.4)], ids=["all", "some"]
+)
+def test_prepared_files_have_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[Any, ...]
+) -> None:
+    monkeypatch.setattr(on_disk, "BLOCK", 50)
+    sheet, written = two_samples(tmp_path), []
+    for choice in ("never", "always"):
+        output = tmp_path / f"{choice}.h5mu"
+        done = call_xmodal(
+            "prepare", "--samplesheet", sheet, "--output", output, "--on-disk", choice, "--threads", 1, *more
+        )
+        assert done.code == 0, done.err
+        written.append(output.read_bytes())
+    assert written[0] == written[1]
+    found = mu.read_h5mu(output)
+    assert found.n_obs > 20
+    assert all(a.X.has_sorted_indices and a.X.nnz for a in found.mod.values())
+
+
+def test_a_layer_is_prepared_from_disk(tmp_path: Path) -> None:
+    adata, written = cells(GENES), []
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = adata.X * 0.5
+    write(adata, tmp_path / "rna.h5ad")
+    for choice in ("never", "always"):
+        output = tmp_path / f"{choice}.h5mu"
+        done = call_xmodal(
+            "prepare", "--rna", tmp_path / "rna.h5ad", "--layer", "counts", "--output", output, "--on-disk", choice
+        )
+        assert done.code == 0, done.err
+        written.append(output.read_bytes())
+    assert written[0] == written[1]
+
+
+def test_a_file_cut_short_while_it_is_prepared_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(cells(GENES), tmp_path / "rna.h5ad")
+    reads, read = [0], on_disk.File.read
+
+    def counted(self: on_disk.File, dataset: h5py.Dataset, first: int, last: int) -> Any:
+        reads[0] += 1
+        if reads[0] == 4:  # what was checked before is being written now
+            cut(source)
+        return read(self, dataset, first, last)
+
+    monkeypatch.setattr(on_disk.File, "read", counted)
+    done = call_xmodal("prepare", "--rna", source, "--output", tmp_path / "out" / "p.h5mu", "--on-disk", "always")
+    assert done.code == 3, done.err
+    assert "the file was changed" in done.err
+    assert not list((tmp_path / "out").glob("*"))

@@ -49,13 +49,13 @@ def command(
     if output.suffix != ".h5mu":
         raise UsageRefused(f"--output {output}: the name must end in .h5mu")
     from xmodal import outputs
-    from xmodal.data import io, preparation
+    from xmodal.data import filling, preparation
 
     for path in [p for p in (output, summary) if p]:
         outputs.refuse_existing(path, overwrite)
         outputs.refuse_inputs(path, *(given for sample in files for given in sample.files.values()))
     mdata, facts = preparation.prepare(files, settings, seed)
-    io.write_h5mu(mdata, output, overwrite)
+    filling.write_h5mu(mdata, output, overwrite)
     if summary:
         outputs.write_json(summary, facts, overwrite)
     log.info("%s", preparation.in_words(facts))

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from xmodal.data.genes import SYMBOL, cut_version
 from xmodal.data.intervals import parse_peaks, peak_names, split_peaks
+from xmodal.data.on_disk import Counts, OnDisk
 from xmodal.errors import InputRefused
 from xmodal.fields import CHROM, END, GENE_ID, START
 
@@ -111,13 +112,17 @@ def sum_duplicates(adata: ad.AnnData) -> ad.AnnData:
     return _with_var(adata, _gather(adata.X, codes, len(unique)), var)
 
 
-def _gather(matrix: Any, groups: np.ndarray, n: int) -> sp.csr_matrix:
+def _gather(matrix: Any, groups: np.ndarray, n: int) -> Counts:
     """Columns added up by group: (cells, features) -> (cells, n); columns of group -1 are left out."""
     keep = np.flatnonzero(groups >= 0)
     to = sp.csr_matrix((np.ones(len(keep), np.float32), (keep, groups[keep])), shape=(matrix.shape[1], n))
-    gathered = sp.csr_matrix(matrix @ to)
-    gathered.sort_indices()
-    return gathered
+
+    def summed(block: Any) -> sp.csr_matrix:
+        gathered = sp.csr_matrix(block @ to)
+        gathered.sort_indices()
+        return gathered
+
+    return matrix.then(summed, n) if isinstance(matrix, OnDisk) else summed(matrix)
 
 
 def gather(adata: ad.AnnData, groups: np.ndarray, var: pd.DataFrame) -> ad.AnnData:

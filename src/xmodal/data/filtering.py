@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from xmodal.data import splits
+from xmodal.data.leaving import kept
+from xmodal.data.on_disk import blocks, entries, taken
 from xmodal.errors import InputRefused, UsageRefused
 from xmodal.fields import ATAC, DEPTH, RNA, TRAIN
 
@@ -31,7 +33,7 @@ def cells(parts: dict[str, ad.AnnData], labels: pd.DataFrame, settings: PrepareS
     for option, (name, least) in least_of.items():
         if least and name in parts:
             part = parts[name]
-            measured = part.obs[DEPTH].to_numpy() if name == RNA else np.diff(part.X.indptr)
+            measured = part.obs[DEPTH].to_numpy() if name == RNA else entries(part.X)
             low = part.obs_names[measured < least]
             facts[option] = _drop(keep, labels.index.isin(low))
     facts["after"] = int(keep.sum())
@@ -72,7 +74,7 @@ def _excluded(labels: pd.DataFrame, rule: str) -> Mask:
 def rows(part: ad.AnnData, names: pd.Index) -> ad.AnnData:
     """The cells of a modality that are among ``names``."""
     keep = part.obs_names.isin(names)
-    return part if keep.all() else part[keep].copy()
+    return part if keep.all() else kept(part, keep)
 
 
 def features(
@@ -88,8 +90,9 @@ def features(
             train = np.flatnonzero(part.obs_names.isin(training))
             if not len(train):
                 raise InputRefused("no training cell has this modality", where=name, do="give another --seed or split")
-            matrix = part.X[train]
-            opened = np.bincount(matrix.indices, minlength=part.n_vars)
+            opened = np.zeros(part.n_vars, np.int64)
+            for _, block in blocks(taken(part.X, train)):
+                opened += np.bincount(block.indices, minlength=part.n_vars)
             keep = opened >= max(1.0, fraction * len(train))
             if not keep.any():
                 raise InputRefused(
@@ -97,7 +100,7 @@ def features(
                     where=name,
                     do="lower --min-peak-fraction",
                 )
-            part = part if keep.all() else part[:, keep].copy()
+            part = part if keep.all() else kept(part, columns=keep)
         facts[name]["after"] = part.n_vars
         result[name] = part
     return result, facts

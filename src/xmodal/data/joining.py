@@ -8,11 +8,12 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from xmodal.data.features import gather
 from xmodal.data.genome import normal_genome
 from xmodal.data.intervals import Ints, on_one_line, peak_names
+from xmodal.data.leaving import kept
+from xmodal.data.on_disk import stacked
 from xmodal.data.samples import Sample
 from xmodal.errors import InputRefused
 from xmodal.fields import CHROM, END, GENE_ID, SAMPLE, START
@@ -110,7 +111,7 @@ def writable(labels: pd.DataFrame) -> pd.DataFrame:
 def _stack(parts: list[ad.AnnData]) -> ad.AnnData:
     if len(parts) == 1:
         return parts[0]
-    matrix = sp.vstack([p.X for p in parts], format="csr")
+    matrix = stacked([p.X for p in parts])
     return ad.AnnData(matrix, obs=pd.concat([p.obs for p in parts]), var=parts[0].var)
 
 
@@ -141,7 +142,7 @@ def _same_features(name: str, samples: list[Sample]) -> dict[str, Any]:
                 name,
             )
         if not part.var_names.equals(common):
-            sample.parts[name] = part[:, common].copy()
+            sample.parts[name] = kept(part, columns=part.var_names.get_indexer(common))
     _agree_on_ids(name, samples)
     left = len(everything) - len(common)
     log.info("%s: %d features in all samples, %d left out", name, len(common), left)
@@ -164,7 +165,8 @@ def _same_peaks(name: str, samples: list[Sample]) -> dict[str, Any]:
     if all(set(s.parts[name].var_names) == set(first.var_names) for s in samples[1:]):
         for sample in samples[1:]:
             if not sample.parts[name].var_names.equals(first.var_names):
-                sample.parts[name] = sample.parts[name][:, first.var_names].copy()
+                part = sample.parts[name]
+                sample.parts[name] = kept(part, columns=part.var_names.get_indexer(first.var_names))
         return {"features": first.n_vars, "left_out": 0, "consensus": False}
     tables = [s.parts[name].var[[CHROM, START, END]] for s in samples]
     merged, groups = consensus(tables)

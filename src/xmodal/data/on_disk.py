@@ -330,6 +330,11 @@ def entries(matrix: Counts) -> Index:
     return matrix.sizes if isinstance(matrix, OnDisk) else np.diff(matrix.indptr)
 
 
+def blocks(matrix: Counts) -> Iterator[tuple[slice, sp.csr_matrix]]:
+    """The cells of a matrix in memory or on disk in turn, as :meth:`OnDisk.blocks`."""
+    yield from (matrix if isinstance(matrix, OnDisk) else OnDisk([Part(Held(matrix))], matrix.shape[1])).blocks()
+
+
 def taken(matrix: Any, rows: Any) -> Any:
     """Cells of a matrix, which stay where they are: in memory or on disk."""
     return matrix.take(rows) if isinstance(matrix, OnDisk) else matrix[rows]

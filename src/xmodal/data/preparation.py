@@ -16,6 +16,7 @@ from xmodal import progress, provenance
 from xmodal.data import contracts, features, filtering, fragments, joining, splits
 from xmodal.data.contracts import Finding
 from xmodal.data.genes import read_gene_table
+from xmodal.data.on_disk import entries
 from xmodal.data.prepare_settings import OF_FRAGMENTS, PrepareSettings, parse_likelihoods
 from xmodal.data.samples import FRAGMENTS, Sample, SampleFiles, load, one_modality
 from xmodal.errors import InputRefused, UsageRefused
@@ -47,7 +48,7 @@ def prepare(files: list[SampleFiles], settings: PrepareSettings, seed: int = 0) 
     mu.set_options(pull_on_update=False)
     counting = _counting(files, settings)
     followed = progress.along(files, len(files), "reading", "samples") if len(files) > 1 else files
-    samples = [load(f, settings.layer, counting) for f in followed]
+    samples = [load(f, settings.layer, counting, settings.on_disk) for f in followed]
     kinds, duplicates = _check(samples, settings)
     log.info("read %s", ", ".join(f"{s.name} ({len(s.labels)} cells)" for s in samples))
     peaks = {n for n, (likelihood, _) in kinds.items() if likelihood == BERNOULLI and _are_peaks(n, samples)}
@@ -160,7 +161,7 @@ def _measured(part: ad.AnnData) -> ad.AnnData:
     """A modality with nothing but its depth and its flag in ``obs``; labels live in the MuData."""
     total = contracts.totals(part.X)
     depth = part.obs[DEPTH].to_numpy(np.float64) if DEPTH in part.obs else total  # prepared before: features are gone
-    obs = pd.DataFrame({DEPTH: depth, FLAG_EMPTY: np.diff(part.X.indptr) == 0}, index=part.obs_names)
+    obs = pd.DataFrame({DEPTH: depth, FLAG_EMPTY: entries(part.X) == 0}, index=part.obs_names)
     return ad.AnnData(part.X, obs=obs, var=part.var)
 
 

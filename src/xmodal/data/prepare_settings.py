@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from xmodal.data.on_disk_settings import AUTO, OPTION, Choice
 from xmodal.errors import UsageRefused
 from xmodal.fields import LIKELIHOODS
 
@@ -60,6 +61,7 @@ class PrepareSettings(BaseModel):
     label_key: str | None = _asked_for("label_key", "evaluate --label-key")
     batch_key: str | None = _asked_for("batch_key", "train --batch-key")
     sample_key: str | None = _asked_for("sample_key", "markers --sample-key")
+    on_disk: Choice = Field(AUTO, exclude=True, description=OPTION)
     exclude: tuple[str, ...] = Field((), description="COLUMN=VALUE: drop these cells (COLUMN=: those without one).")
 
 

@@ -16,6 +16,8 @@ import pandas as pd
 from xmodal.data import fragments, io, splits
 from xmodal.data.contracts import Finding
 from xmodal.data.genome import genome_of
+from xmodal.data.on_disk import OnDisk
+from xmodal.data.on_disk_settings import NEVER, Choice
 from xmodal.errors import InputRefused
 from xmodal.fields import ATAC, PROTEIN, RNA, UNS
 
@@ -50,16 +52,22 @@ class Sample:
     fragments: dict[str, Any] = field(default_factory=dict)  # what was found in counting them
 
 
-def load(files: SampleFiles, layer: str | None = None, counting: fragments.Counting | None = None) -> Sample:
+def load(
+    files: SampleFiles,
+    layer: str | None = None,
+    counting: fragments.Counting | None = None,
+    on_disk: Choice = NEVER,
+) -> Sample:
     """Read the files of one sample; a modality that comes twice, or is not in its file, is refused.
 
-    Fragments are counted last, as ``counting`` says, over the cells that the other files name.
+    Fragments are counted last, as ``counting`` says, over the cells that the other files name.  ``on_disk``: whether counts
+    stay in their file.
     """
     sample = Sample(files.name, {}, pd.DataFrame())
     for key, path in files.files.items():
         if key == FRAGMENTS:
             continue
-        mdata = io.read_cells(path, None if key in WHOLE else key)
+        mdata = io.read_cells(path, None if key in WHOLE else key, on_disk=on_disk)
         if key not in WHOLE and key not in mdata.mod:
             raise InputRefused(
                 f"there is no modality '{key}' in it (it holds {', '.join(mdata.mod)})",
@@ -106,10 +114,10 @@ def use_layer(sample: Sample, layer: str) -> None:
     used = []
     for name, part in sample.parts.items():
         if layer in part.layers:
-            part.X = io.csr(part.layers[layer])
+            part.X = _counts(part.layers[layer])
             used.append(name)
         elif layer == RAW and part.raw is not None:
-            sample.parts[name] = ad.AnnData(io.csr(part.raw.X), obs=part.obs, var=part.raw.var.copy(), uns=part.uns)
+            sample.parts[name] = ad.AnnData(_counts(part.raw.X), obs=part.obs, var=part.raw.var.copy(), uns=part.uns)
             used.append(name)
     if not used:
         layers = sorted({key for part in sample.parts.values() for key in part.layers})
@@ -119,6 +127,10 @@ def use_layer(sample: Sample, layer: str) -> None:
             do=splits.near(layer, layers) if layers else "leave out --layer: there are no layers",
         )
     log.info("%s: layer '%s' is used for %s", sample.name, layer, ", ".join(used))
+
+
+def _counts(matrix: Any) -> Any:
+    return matrix if isinstance(matrix, OnDisk) else io.csr(matrix)
 
 
 def read_samplesheet(path: Path, role: str = "train") -> list[SampleFiles]:
