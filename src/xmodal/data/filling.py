@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from xmodal import outputs
@@ -16,8 +17,10 @@ from xmodal.data.on_disk import Counts, blocks
 if TYPE_CHECKING:
     from mudata import MuData
 
-PACKED = {"compression": "gzip", "compression_opts": 1}
+PACKED: dict[str, Any] = {"compression": "gzip", "compression_opts": 1}
+Array = npt.NDArray[Any]
 PIECE = 1 << 16  # entries that are packed together: what reading one cell unpacks
+AT_ONCE = 32 * PIECE
 
 
 def write_h5mu(mdata: MuData, path: Path, overwrite: bool) -> None:
@@ -43,18 +46,29 @@ def fill(group: h5py.Group, matrix: Counts) -> None:
     """Put the entries of ``matrix`` into an empty CSR matrix of the same shape in a file."""
     for name in ("data", "indices", "indptr"):
         del group[name]
-    kinds = {"data": np.float32, "indices": np.int32}
     parts = {
         name: group.create_dataset(name, (0,), kind, maxshape=(None,), chunks=(PIECE,), **PACKED)
-        for name, kind in kinds.items()
+        for name, kind in (("data", np.float32), ("indices", np.int32))
     }
+    waiting: dict[str, Array] = {name: np.zeros(0, part.dtype) for name, part in parts.items()}
     starts, total = np.zeros(matrix.shape[0] + 1, np.int64), 0
     for rows, block in blocks(matrix):
         block.sort_indices()
-        for name, part in parts.items():
-            part.resize((total + block.nnz,))
-            part[total:] = getattr(block, name)
         starts[rows.start + 1 : rows.stop + 1] = total + block.indptr[1:]
         total += block.nnz
+        waiting = {name: np.concatenate([waiting[name], getattr(block, name)]) for name in parts}
+        while len(waiting["data"]) >= AT_ONCE:
+            waiting = _written(parts, waiting)
+    _written(parts, waiting)
     kind = np.int32 if total <= np.iinfo(np.int32).max else np.int64
     group.create_dataset("indptr", data=starts.astype(kind), maxshape=(None,), **PACKED)
+
+
+def _written(parts: dict[str, h5py.Dataset], waiting: dict[str, Array]) -> dict[str, Array]:
+    """Write the first of what is waiting; what is left.  Always as many: HDF5 gives out space in the order of writing."""
+    for name, part in parts.items():
+        first = len(part)
+        piece = waiting[name][:AT_ONCE]
+        part.resize((first + len(piece),))
+        part[first:] = piece
+    return {name: values[AT_ONCE:] for name, values in waiting.items()}

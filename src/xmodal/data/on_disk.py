@@ -24,7 +24,7 @@ from xmodal.data.broken import Stamp, refusing
 
 Index = npt.NDArray[np.int64]
 Step = Callable[[sp.csr_matrix], sp.csr_matrix]  # what is done to the rows of a block, each by itself
-BLOCK = 4_000_000  # entries of a block: 32 MB
+BLOCK = 2_000_000  # entries of a block: 16 MB
 GAP = 16_384  # entries between two rows that are read and thrown away: cheaper than another call (128 kB, 0.1 ms)
 CACHE = 8 << 20  # bytes of unpacked pieces that HDF5 keeps: neighbouring blocks share one
 

@@ -13,7 +13,7 @@ import torch
 
 Index = npt.NDArray[np.int64]
 LARGE = 1 << 27  # 1 GB in memory
-WINDOW = 1 << 24  # 128 MB; a window holds the cells of dozens of blocks
+WINDOW = 1 << 23  # 64 MB; a window holds the cells of dozens of blocks
 BLOCK = 64  # neighbouring cells that go together
 
 
