@@ -18,14 +18,18 @@ LOST = 0.1  # share of the entries of a simulated cell that each of its draws la
 PACKED = {"compression": "lzf", "chunks": (1 << 16,), "maxshape": (None,)}
 
 
-def base(peaks: int, share: float, copies: int = 1) -> tuple[dict[str, sp.csr_matrix], dict[str, pd.DataFrame], pd.DataFrame]:
-    """Counts, features and labels of a few simulated cells; ``share`` of the peaks is open.
+def base(
+    peaks: int, share: float, copies: int = 1
+) -> tuple[dict[str, sp.csr_matrix], dict[str, pd.DataFrame], pd.DataFrame]:
+    """Counts, features and labels of a few simulated cells; ``share`` of the peaks is open, there are ten to a gene.
 
     ``copies``: so many peaks of each simulated one, with counts lost at random.
     """
     from xmodal.simulation.simulate import SimulateSettings, simulate
 
-    settings = SimulateSettings(cells=1_200, genes=2_000, peaks=peaks, open=0.75 * share, type_weight=0.3, depth=1200)
+    settings = SimulateSettings(
+        cells=1_200, genes=peaks // 10, peaks=peaks, open=0.75 * share, type_weight=0.3, depth=1200
+    )
     found = simulate(settings, seed=0)
     rna, atac = (sp.csr_matrix(found.mdata.mod[m].X, dtype=np.float32) for m in ("rna", "atac"))
     var = found.mdata.mod["atac"].var
@@ -58,7 +62,9 @@ def write(folder: Path, cells: int, peaks: int, share: float, copies: int = 1, b
     which = np.random.default_rng(2).integers(len(obs), size=cells)
     if by_type:
         which = which[np.argsort(obs["type"].to_numpy()[which], kind="stable")]
-    labels = obs.iloc[which].astype("category").set_index(pd.Index([f"cell{i + 1}" for i in range(cells)], dtype=object))
+    labels = (
+        obs.iloc[which].astype("category").set_index(pd.Index([f"cell{i + 1}" for i in range(cells)], dtype=object))
+    )
     folder.mkdir(parents=True, exist_ok=True)
     for seed, (m, matrix) in enumerate(counts.items()):
         write_one(folder / f"{m}.h5ad", draws(matrix, which, 10 + seed), labels, var[m])

@@ -88,10 +88,12 @@ def _saturated(own: Float, member: sp.csr_matrix) -> Float:
     """Expected share of each stratum among the open features, (GRID, groups, STRATA), where each can be open only once."""
     table = np.empty((len(GRID), len(own), STRATA))
     for g, rates in enumerate(own):
-        times = np.geomspace(1, 1e9, 80)
-        opened = np.stack([-np.expm1(-t * rates) for t in times])  # (times, features)
-        total = opened.sum(1)
-        part = np.asarray(opened @ member) / total[:, None]
+        total, parts = np.empty(80), []
+        for i, t in enumerate(np.geomspace(1, 1e9, 80)):  # one after the other: of 100,000 peaks all take 64 MB
+            opened = -np.expm1(-t * rates)[None]  # (1, features)
+            total[i] = opened.sum()
+            parts.append(np.asarray(opened @ member))
+        part = np.concatenate(parts) / total[:, None]
         for k in range(STRATA):
             table[:, g, k] = np.interp(np.log(GRID), np.log(total), part[:, k])
     return table

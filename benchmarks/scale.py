@@ -1,0 +1,360 @@
+"""Do memory and time stay within bounds on files larger than memory?  Cells simulated block by block (scale_cells.py).
+
+    python benchmarks/scale.py [--part wide|grow|million|shards|order|all] [--times SHARE] [--folder DIR] [--write]
+
+``wide``: 200,000 cells x 100,000 peaks, their latents.  ``grow``: 12,500, 50,000 and 200,000 cells of 1,000 genes and 10,000
+peaks: CPU seconds of prepare, of an epoch of crossmp and of predicting latents, less those of starting (960 cells); the
+largest is trained by the command itself.  ``million``: 1,000,000 cells of 2,000 genes and 20,000 peaks
+prepared, predicted and embedded.  ``shards``: one run and 16, merged, have equal bytes.  ``order``: what shuffling in blocks does to a training.
+``--times 0.1``: a tenth of the cells.  Counts stay on disk (--on-disk always) everywhere; memory is the most that the process
+had at once (ru_maxrss), time is CPU time.  Files go to DIR (15 GB for ``wide``) and are removed.  What was measured is kept in
+results/scale.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from common import HERE, XMODAL, between
+
+RESULTS = HERE / "results" / "scale.json"
+PEAKS, SHARE = 20_000, 0.02  # of a million cells
+FEWER, MORE = 10_000, 0.03  # of those that show how cost grows
+SIZES = (12_500, 50_000, 200_000)
+START = 960  # cells of the run that is nearly all start
+EPOCHS = 12  # of the trainings whose orders are compared
+Row = dict[str, Any]
+
+
+def measured(*command: object) -> Row:
+    """CPU seconds, wall seconds and the most memory (MiB) of a command; RuntimeError where it fails."""
+    began = time.monotonic()
+    pid = os.posix_spawn(str(command[0]), [str(c) for c in command], os.environ)
+    _, status, used = os.wait4(pid, 0)
+    if code := os.waitstatus_to_exitcode(status):
+        raise RuntimeError(f"exit {code}: {' '.join(map(str, command))}")
+    found = {
+        "cpu_s": round(used.ru_utime + used.ru_stime, 2),
+        "wall_s": round(time.monotonic() - began, 1),
+        "peak_mib": round(used.ru_maxrss / 1024),
+    }
+    print(*command[1:3], found, flush=True)
+    return found
+
+
+def xmodal(*arguments: object, disk: bool = True) -> Row:
+    more = ("--on-disk", "always") if disk else ()
+    return measured(XMODAL, *arguments, *more, "--threads", 1, "--quiet", "--overwrite")
+
+
+def child(name: str, *arguments: object) -> None:
+    """A function of this file in a process of its own: what this one holds would count as memory of all that it starts."""
+    subprocess.run([sys.executable, __file__, "--child", name, *map(str, arguments)], check=True)
+
+
+def make(folder: str, cells: str, peaks: str, share: str, copies: str = "1", by_type: str = "") -> None:
+    import scale_cells
+
+    scale_cells.write(Path(folder), int(cells), int(peaks), float(share), int(copies), bool(by_type))
+
+
+def epoch(prepared: str, result: str) -> None:
+    """CPU seconds of an epoch of crossmp, its statistics and the rest of the command left out."""
+    import torch
+
+    from xmodal import registry
+    from xmodal.learning import training
+    from xmodal.learning.training_job import TrainRequest, job_of
+
+    torch.set_num_threads(1)
+    model_class = registry.get("crossmp")
+    settings = model_class.Settings(epochs=1)
+    job = job_of(Path(prepared), TrainRequest("crossmp", Path(result), on_disk="always"), model_class, settings)
+    model = model_class.build(settings, job.vocabulary)
+    running = training.start(model, 0)
+    few = job.train.subset(range(0, 600))
+    model.prepare(few)
+    training.one_pass(running, settings, few, torch.device("cpu"))  # what is compiled, and memory taken, once
+    began = time.process_time()
+    training.one_pass(running, settings, job.train, torch.device("cpu"))
+    Path(result).write_text(json.dumps({"cpu_s": round(time.process_time() - began, 2), "cells": len(job.train)}))
+
+
+def train(prepared: str, folder: str, epochs: str, large: str, window: str) -> None:
+    """`xmodal train` of crossmp with other sizes of what is shuffled."""
+    import torch
+
+    from xmodal.data import shuffling
+    from xmodal.learning.run_training import run
+    from xmodal.learning.training_job import TrainRequest
+
+    torch.set_num_threads(1)
+    shuffling.LARGE, shuffling.WINDOW = int(large), int(window)
+    run(
+        Path(prepared),
+        TrainRequest("crossmp", Path(folder), (f"epochs={epochs}",), overwrite=True),
+        torch.device("cpu"),
+    )
+
+
+CHILDREN = {"make": make, "epoch": epoch, "train": train}
+
+
+# ---- parts
+
+
+def prepare(folder: Path) -> Row:
+    output = folder / "prepared.h5mu"
+    return xmodal("prepare", "--rna", folder / "rna.h5ad", "--atac", folder / "atac.h5ad", "--output", output)
+
+
+def latents(cells: Path, model: Path, source: str, output: Path, *more: object) -> Row:
+    target = {"rna": "atac", "atac": "rna"}[source]
+    given = ("--from", source, "--to", target, "--checkpoint", model / "model.safetensors", "--output", output)
+    return xmodal("predict", cells, *given, "--output-kind", "latent", "--device", "cpu", *more)
+
+
+def trained(prepared: Path, model: Path, epochs: int) -> Row:
+    given = ("--model", "crossmp", "--set", f"epochs={epochs}", "--output-dir", model, "--device", "cpu")
+    return xmodal("train", prepared, *given)
+
+
+def wide(folder: Path, times: float) -> Row:
+    """Latents of 200,000 cells x 100,000 peaks; the model was trained on 1,200 of such cells."""
+    few, many = folder / "few", folder / "many"
+    child("make", few, 1_200, 25_000, 0.03, 4)
+    prepare(few)
+    trained(few / "prepared.h5mu", folder / "model", 1)
+    child("make", many, int(200_000 * times), 25_000, 0.03, 4)
+    (many / "rna.h5ad").unlink()
+    size = (many / "atac.h5ad").stat().st_size
+    found = latents(many / "atac.h5ad", folder / "model", "atac", folder / "latent.h5ad")
+    return {**found, "cells": int(200_000 * times), "peaks": 100_000, "input_gb": round(size / 1e9, 2)}
+
+
+def grow(folder: Path, times: float) -> Row:
+    found: Row = {"sizes": {}}
+    for cells in (START, *(int(n * times) for n in SIZES)):
+        here = folder / str(cells)
+        child("make", here, cells, FEWER, MORE)
+        row = {"prepare": prepare(here)}
+        for name in ("rna", "atac"):
+            (here / f"{name}.h5ad").unlink()
+        child("epoch", here / "prepared.h5mu", here / "epoch.json")
+        row["epoch"] = json.loads((here / "epoch.json").read_text())
+        if cells == START:
+            trained(here / "prepared.h5mu", folder / "model", 2)
+        row["predict"] = latents(here / "prepared.h5mu", folder / "model", "atac", here / "latent.h5ad")
+        found["sizes"][str(cells)] = row
+    found["train"] = trained(here / "prepared.h5mu", folder / "model_large", 1)
+    sizes = list(found["sizes"])
+    for work in ("prepare", "predict", "epoch"):
+        spent = [found["sizes"][n][work]["cpu_s"] for n in sizes]
+        net = [s - (spent[0] if work != "epoch" else 0) for s in spent[1:]]
+        found[f"{work}_exponent"] = round(exponent([int(n) for n in sizes[1:]], net), 3)
+    return found
+
+
+def exponent(sizes: list[int], seconds: list[float]) -> float:
+    """Slope of the line through the logarithms, by least squares."""
+    x, y = [math.log(n) for n in sizes], [math.log(max(s, 1e-3)) for s in seconds]
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
+
+
+def million(folder: Path, times: float) -> Row:
+    cells = int(1_000_000 * times)
+    child("make", folder, cells, PEAKS, SHARE)
+    size = sum((folder / f"{m}.h5ad").stat().st_size for m in ("rna", "atac"))
+    found: Row = {"cells": cells, "input_gb": round(size / 1e9, 2), "prepare": prepare(folder)}
+    for name in ("rna", "atac"):
+        (folder / f"{name}.h5ad").unlink()
+    few = folder / "few"
+    child("make", few, 4_000, PEAKS, SHARE)
+    prepare(few)
+    trained(few / "prepared.h5mu", folder / "model", 3)
+    prepared, model = folder / "prepared.h5mu", folder / "model"
+    found["predict"] = latents(prepared, model, "atac", folder / "latent.h5ad")
+    given = (
+        "--checkpoint",
+        model / "model.safetensors",
+        "--output",
+        folder / "embedded.h5ad",
+        "--table",
+        folder / "e.tsv",
+    )
+    found["embed"] = xmodal("embed", prepared, *given, "--graph-cells", 50_000, "--resolution", 1, "--device", "cpu")
+    return found
+
+
+def shards(folder: Path, times: float) -> Row:
+    """One run against sixteen."""
+    cells = int(20_000 * times)
+    child("make", folder, cells, 4_000, 0.05)
+    prepare(folder)
+    prepared, model = folder / "prepared.h5mu", folder / "model"
+    trained(prepared, model, 1)
+    latents(prepared, model, "rna", folder / "whole.h5ad")
+    parts = [folder / f"part{i}.h5ad" for i in range(1, 17)]
+    for i, part in enumerate(parts, 1):
+        latents(prepared, model, "rna", part, "--shard", f"{i}/16")
+    xmodal("merge", *parts, "--output", folder / "merged.h5ad", disk=False)
+    equal = (folder / "whole.h5ad").read_bytes() == (folder / "merged.h5ad").read_bytes()
+    return {"cells": cells, "shards": 16, "equal": equal}
+
+
+def order(folder: Path, times: float) -> Row:
+    """All cells shuffled with each other, or blocks within windows of a twentieth of the counts; as they come, and by type."""
+    cells = int(10_000 * times)
+    found: Row = {"cells": cells, "epochs": EPOCHS}
+    for by_type in ("", "by type"):
+        here = folder / (by_type or "mixed").replace(" ", "_")
+        child("make", here, cells, 4_000, 0.05, 1, by_type)
+        prepare(here)
+        prepared = here / "prepared.h5mu"
+        entries = cells * 300
+        for name, large, window in (("all", 1 << 40, 1), ("blocks", 0, entries // 20)):
+            model = here / name
+            child("train", prepared, model, EPOCHS, large, window)
+            found[f"{name}, {by_type or 'mixed'}"] = judged(prepared, model)
+    return found
+
+
+def judged(prepared: Path, model: Path) -> Row:
+    """The least validation loss, and scores of the test cells."""
+    lines = [line.split("\t") for line in (model / "history.tsv").read_text().splitlines()]
+    place = lines[0].index("valid_loss")
+    found: Row = {"valid_loss": min(float(line[place]) for line in lines[1:])}
+    files = {}
+    for source, target in (("rna", "atac"), ("atac", "rna")):
+        files[target] = model / f"{target}.h5ad"
+        given = (
+            "--from",
+            source,
+            "--to",
+            target,
+            "--checkpoint",
+            model / "model.safetensors",
+            "--output",
+            files[target],
+        )
+        xmodal("predict", prepared, *given, "--split", "test", "--interval", 0, "--device", "cpu")
+    pairs = [x for target, file in files.items() for x in ("--prediction", f"{target}={file}")]
+    given = ("--no-controls", "--umap-cells", 0, "--label-key", "type", "--output-dir", model / "scores")
+    xmodal("evaluate", prepared, *pairs, *given, disk=False)
+    for target, about in json.loads((model / "scores" / "metrics.json").read_text())["targets"].items():
+        names = ("gene_pearson", "cell_pearson_centred", "peak_auroc", "label_transfer_macro")
+        scores = about["methods"]["prediction"]
+        found |= {f"{target} {name}": round(scores[name], 4) for name in names if name in scores}
+    return found
+
+
+PARTS = {"wide": wide, "grow": grow, "million": million, "shards": shards, "order": order}
+
+
+# ---- tables
+
+
+def table(results: Row) -> str:
+    lines: list[str] = []
+    if "wide" in results:
+        r = results["wide"]
+        lines += [
+            f"Latents of {r['cells']:,} cells x {r['peaks']:,} peaks ({r['input_gb']} GB, packed): {r['cpu_s']:.0f} CPU seconds, "
+            f"**{r['peak_mib']:,} MiB**.",
+            "",
+        ]
+    if "grow" in results:
+        lines += _grown(results["grow"])
+    if "million" in results:
+        r = results["million"]
+        lines += [
+            f"{r['cells']:,} cells ({r['input_gb']} GB, packed; a graph of 50,000, the others put beside these):",
+            "",
+            "| | CPU s | most memory, MiB |",
+            "|---|---|---|",
+            *(
+                f"| {work} | {r[work]['cpu_s']:.0f} | {r[work]['peak_mib']:,} |"
+                for work in ("prepare", "predict", "embed")
+            ),
+            "",
+        ]
+    if "shards" in results:
+        r = results["shards"]
+        words = "equal bytes" if r["equal"] else "**other bytes**"
+        lines += [f"{r['cells']:,} cells in one run and in {r['shards']} shards, merged: {words}.", ""]
+    if "order" in results:
+        lines += _orders(results["order"])
+    return "\n".join(lines).rstrip()
+
+
+def _grown(r: Row) -> list[str]:
+    lines = ["| cells | prepare, CPU s (MiB) | an epoch, CPU s | latents, CPU s (MiB) |", "|---|---|---|---|"]
+    for cells, row in r["sizes"].items():
+        p, e, z = row["prepare"], row["epoch"], row["predict"]
+        lines.append(
+            f"| {int(cells):,} | {p['cpu_s']:.1f} ({p['peak_mib']:,}) | {e['cpu_s']:.1f} | {z['cpu_s']:.1f} ({z['peak_mib']:,}) |"
+        )
+    lines.append(
+        f"| exponent | {r['prepare_exponent']:.2f} | {r['epoch_exponent']:.2f} | {r['predict_exponent']:.2f} |"
+    )
+    t = r["train"]
+    largest = int(list(r["sizes"])[-1])
+    words = (
+        f"`xmodal train --set epochs=1` on {largest:,} cells: {t['cpu_s']:.0f} CPU seconds, **{t['peak_mib']:,} MiB**."
+    )
+    return [*lines, "", words, ""]
+
+
+def _orders(r: Row) -> list[str]:
+    rows = {name: row for name, row in r.items() if isinstance(row, dict)}
+    columns = list(next(iter(rows.values())))
+    head = [
+        f"{r['cells']:,} cells, {r['epochs']} epochs:",
+        "",
+        "| shuffled, cells in the file | " + " | ".join(columns) + " |",
+    ]
+    body = [
+        f"| {name} | " + " | ".join(f"{row.get(c, math.nan):.4f}" for c in columns) + " |" for name, row in rows.items()
+    ]
+    return [*head, "|---|" + "---|" * len(columns), *body]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
+    parser.add_argument("--times", type=float, default=1.0)
+    parser.add_argument("--folder", type=Path, default=Path("scale"))
+    parser.add_argument("--write", action="store_true", help="Write the tables into RESULTS.md.")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.child:
+        CHILDREN[asked.child[0]](*asked.child[1:])
+        return
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in PARTS if asked.part == "all" else [asked.part]:
+        folder = asked.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            found = PARTS[name](folder, asked.times)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        print(name, json.dumps(found, indent=1))
+        if asked.times == 1:
+            results[name] = found
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    if asked.write:
+        between(HERE / "RESULTS.md", "scale", table(results))
+
+
+if __name__ == "__main__":
+    main()
