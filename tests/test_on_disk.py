@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from conftest import call_xmodal
 from helpers_data import GENES, PEAKS, cells, write
 from xmodal.data import io, leaving, on_disk, shuffling
 from xmodal.data.on_disk import OnDisk, csr, stacked
+from xmodal.embedding import beside
 
 RNG = np.random.default_rng(0)
 
@@ -385,3 +387,41 @@ def test_a_file_cut_short_while_it_is_prepared_leaves_nothing(tmp_path: Path, mo
     assert done.code == 3, done.err
     assert "the file was changed" in done.err
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_more_cells_than_the_graph_may_have_are_put_beside_it(model: Path, prepared: Path, tmp_path: Path) -> None:
+    found = {}
+    for most in (120, 480):
+        output = tmp_path / f"{most}.h5ad"
+        done = call_xmodal(
+            *("embed", prepared, "--checkpoint", model, "--output", output, "--graph-cells", most, "--clusters", 3),
+            *("--threads", 1, "--summary", tmp_path / f"{most}.json"),
+        )
+        assert done.code == 0, done.err
+        found[most] = ad.read_h5ad(output)
+    few, every = found[120], found[480]
+    assert (few.X == every.X).all()
+    assert json.loads((tmp_path / "120.json").read_text())["graph_cells"] == 120
+    assert "graph_cells" not in json.loads((tmp_path / "480.json").read_text())
+    drawn = np.isin(np.arange(480), beside.drawn(480, 120, 0))
+    assert np.isfinite(few.obsm["X_umap"]).all()
+    sizes = few.obs["xmodal_cluster"].value_counts(sort=False).to_numpy()
+    assert sizes.sum() == 480
+    assert (np.diff(sizes) <= 0).all()  # numbered by size
+    nearest = ((few.X[~drawn][:, None] - few.X[drawn]) ** 2).sum(2).argmin(1)
+    own, near = (few.obs["xmodal_cluster"].to_numpy()[rows] for rows in (~drawn, drawn))
+    assert (own == near[nearest]).mean() > 0.75
+
+
+def test_votes() -> None:
+    clusters, places = np.array([[1, 0, 1], [2, 2, 0], [0, 1, 2]]), np.arange(18, dtype=np.float32).reshape(3, 3, 2)
+    own, place = beside._voted(clusters, places)
+    assert own.tolist() == [1, 2, 0]
+    assert place.tolist() == [[2, 3], [7, 8], [12, 13]]
+
+
+def test_the_graph_of_some_is_that_of_all_with_nothing_beside_them() -> None:
+    graph = sp.csr_matrix(np.array([[0, 2, 3], [2, 0, 0], [3, 0, 0.0]]))
+    wide = beside._wide(graph, np.array([1, 4, 5]), 7)
+    assert (wide[[1, 4, 5]][:, [1, 4, 5]] != graph).nnz == 0
+    assert wide.nnz == graph.nnz

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from xmodal import fields
-from xmodal.embedding import resolutions
+from xmodal.embedding import beside, resolutions
 from xmodal.embedding.graph import Array, Graph, Groups, neighbours
 from xmodal.errors import InputRefused
 
@@ -39,6 +39,7 @@ class Found:
 
 def require_cells(cells: int, settings: EmbedSettings) -> None:
     """Refuse too few cells for the graph, or for the clusters that are wanted."""
+    cells = min(cells, settings.graph_cells)
     if cells <= settings.neighbors:
         raise InputRefused(
             f"{cells} {'cell' if cells == 1 else 'cells'} cannot have {settings.neighbors} neighbours each: --neighbors "
@@ -53,7 +54,18 @@ def require_cells(cells: int, settings: EmbedSettings) -> None:
 
 
 def clustered(embedding: Array, settings: EmbedSettings, seed: int) -> Found:
-    """Graph, UMAP and clusters of ``embedding`` (cells, latent)."""
+    """Graph, UMAP and clusters of ``embedding`` (cells, latent); of more cells than may be in the graph, by those drawn."""
+    if len(embedding) <= settings.graph_cells:
+        return _of_all(embedding, settings, seed)
+    rows = beside.drawn(len(embedding), settings.graph_cells, seed)
+    log.warning(
+        "graph, UMAP and clusters are those of %d of %d cells, drawn (--graph-cells); the others are put beside them",
+        *(len(rows), len(embedding)),
+    )
+    return beside.all_beside(_of_all(embedding[rows], settings, seed), embedding, rows, seed)
+
+
+def _of_all(embedding: Array, settings: EmbedSettings, seed: int) -> Found:
     log.info("neighbours of %d cells", len(embedding))
     held = neighbours(embedding, settings.neighbors, seed)
     import scanpy as sc

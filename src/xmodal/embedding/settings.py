@@ -34,6 +34,12 @@ class EmbedSettings(StreamedSettings):
     clusters: int | None = Field(
         None, ge=2, description="Clusters wanted, in place of a resolution; the closest number that there is."
     )
+    graph_cells: int = Field(
+        200_000,
+        ge=100,
+        description="Most cells in the graph, the UMAP and the clustering; of more, so many are drawn, and the others get "
+        "cluster and place of the drawn ones nearest to them.",
+    )
     label_key: str | None = Field(
         None, description="obs column with the cell types, for the picture and the table [default: found by its name]."
     )
