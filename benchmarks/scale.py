@@ -1,11 +1,10 @@
 """Do memory and time stay within bounds on files larger than memory?  Cells simulated block by block (scale_cells.py).
 
-    python benchmarks/scale.py [--part wide|grow|million|shards|order|all] [--times SHARE] [--folder DIR] [--write]
+    python benchmarks/scale.py [--part wide|grow|million|shards|order|all] [--times SHARE] [--peaks N] [--folder DIR] [--write]
 
-``wide``: 200,000 cells x 100,000 peaks, their latents.  ``grow``: 12,500, 50,000 and 200,000 cells of 1,000 genes and 10,000
-peaks: CPU seconds of prepare, of an epoch of crossmp and of predicting latents, less those of starting (960 cells); the
-largest is trained by the command itself.  ``million``: 1,000,000 cells of 2,000 genes and 20,000 peaks prepared, predicted and
-embedded.  ``shards``: one run and 16, merged, have equal bytes.  ``order``: what shuffling in blocks does to a training.
+``wide``: 200,000 cells x 100,000 peaks, their latents.  ``grow``: 12,500, 50,000 and 200,000 cells of --peaks and a tenth as
+many genes: CPU seconds of prepare, of an epoch of crossmp and of predicting latents, less those of starting (960 cells); the
+largest is trained by the command itself.  ``million``: 1,000,000 such cells prepared, predicted and embedded.  ``shards``: one run and 16, merged, have equal bytes.  ``order``: what shuffling in blocks does to a training.
 ``--times 0.1``: a tenth of the cells.  Counts stay on disk (--on-disk always) everywhere; memory is the most that the process
 had at once (ru_maxrss), time is CPU time.  Files go to DIR (15 GB for ``wide``) and are removed.  What was measured is kept in
 results/scale.json.
@@ -27,11 +26,11 @@ from typing import Any
 from common import HERE, XMODAL, between
 
 RESULTS = HERE / "results" / "scale.json"
-PEAKS, SHARE = 20_000, 0.02  # of a million cells
-FEWER, MORE = 10_000, 0.03  # of those that show how cost grows
+SHARE = 0.02  # of the peaks that are open
 SIZES = (12_500, 50_000, 200_000)
 START = 960  # cells of the run that is nearly all start
-EPOCHS = 12  # of the trainings whose orders are compared
+GRAPH = 20_000  # of the million cells, in the graph from which clusters and UMAP are made
+EPOCHS = 10  # of the trainings whose orders are compared
 Row = dict[str, Any]
 
 
@@ -128,7 +127,7 @@ def trained(prepared: Path, model: Path, epochs: int) -> Row:
     return xmodal("train", prepared, *given)
 
 
-def wide(folder: Path, times: float) -> Row:
+def wide(folder: Path, times: float, _: int) -> Row:
     """Latents of 200,000 cells x 100,000 peaks; the model was trained on 1,200 of such cells."""
     few, many = folder / "few", folder / "many"
     child("make", few, 1_200, 25_000, 0.03, 4)
@@ -141,11 +140,11 @@ def wide(folder: Path, times: float) -> Row:
     return {**found, "cells": int(200_000 * times), "peaks": 100_000, "input_gb": round(size / 1e9, 2)}
 
 
-def grow(folder: Path, times: float) -> Row:
-    found: Row = {"sizes": {}}
+def grow(folder: Path, times: float, peaks: int) -> Row:
+    found: Row = {"peaks": peaks, "genes": peaks // 10, "sizes": {}}
     for cells in (START, *(int(n * times) for n in SIZES)):
         here = folder / str(cells)
-        child("make", here, cells, FEWER, MORE)
+        child("make", here, cells, peaks, SHARE)
         row = {"prepare": prepare(here)}
         for name in ("rna", "atac"):
             (here / f"{name}.h5ad").unlink()
@@ -171,15 +170,21 @@ def exponent(sizes: list[int], seconds: list[float]) -> float:
     return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
 
 
-def million(folder: Path, times: float) -> Row:
+def million(folder: Path, times: float, peaks: int) -> Row:
     cells = int(1_000_000 * times)
-    child("make", folder, cells, PEAKS, SHARE)
+    child("make", folder, cells, peaks, SHARE)
     size = sum((folder / f"{m}.h5ad").stat().st_size for m in ("rna", "atac"))
-    found: Row = {"cells": cells, "input_gb": round(size / 1e9, 2), "prepare": prepare(folder)}
+    found: Row = {
+        "cells": cells,
+        "peaks": peaks,
+        "genes": peaks // 10,
+        "input_gb": round(size / 1e9, 2),
+        "prepare": prepare(folder),
+    }
     for name in ("rna", "atac"):
         (folder / f"{name}.h5ad").unlink()
     few = folder / "few"
-    child("make", few, 4_000, PEAKS, SHARE)
+    child("make", few, 4_000, peaks, SHARE)
     prepare(few)
     trained(few / "prepared.h5mu", folder / "model", 3)
     prepared, model = folder / "prepared.h5mu", folder / "model"
@@ -192,11 +197,11 @@ def million(folder: Path, times: float) -> Row:
         "--table",
         folder / "e.tsv",
     )
-    found["embed"] = xmodal("embed", prepared, *given, "--graph-cells", 50_000, "--resolution", 1, "--device", "cpu")
+    found["embed"] = xmodal("embed", prepared, *given, "--graph-cells", GRAPH, "--resolution", 1, "--device", "cpu")
     return found
 
 
-def shards(folder: Path, times: float) -> Row:
+def shards(folder: Path, times: float, _: int) -> Row:
     """One run against sixteen."""
     cells = int(20_000 * times)
     child("make", folder, cells, 4_000, 0.05)
@@ -212,9 +217,9 @@ def shards(folder: Path, times: float) -> Row:
     return {"cells": cells, "shards": 16, "equal": equal}
 
 
-def order(folder: Path, times: float) -> Row:
+def order(folder: Path, times: float, _: int) -> Row:
     """All cells shuffled with each other, or blocks within windows of a twentieth of the counts; as they come, and by type."""
-    cells = int(10_000 * times)
+    cells = int(5_000 * times)
     found: Row = {"cells": cells, "epochs": EPOCHS}
     for by_type in ("", "by type"):
         here = folder / (by_type or "mixed").replace(" ", "_")
@@ -278,7 +283,8 @@ def table(results: Row) -> str:
     if "million" in results:
         r = results["million"]
         lines += [
-            f"{r['cells']:,} cells ({r['input_gb']} GB, packed; a graph of 50,000, the others put beside these):",
+            f"{r['cells']:,} cells of {r['genes']:,} genes and {r['peaks']:,} peaks ({r['input_gb']} GB, packed; a graph of {GRAPH:,}, "
+            "the others put beside these):",
             "",
             "| | CPU s | most memory, MiB |",
             "|---|---|---|",
@@ -298,7 +304,8 @@ def table(results: Row) -> str:
 
 
 def _grown(r: Row) -> list[str]:
-    lines = ["| cells | prepare, CPU s (MiB) | an epoch, CPU s | latents, CPU s (MiB) |", "|---|---|---|---|"]
+    lines = [f"Cells of {r['genes']:,} genes and {r['peaks']:,} peaks:", ""]
+    lines += ["| cells | prepare, CPU s (MiB) | an epoch, CPU s | latents, CPU s (MiB) |", "|---|---|---|---|"]
     for cells, row in r["sizes"].items():
         p, e, z = row["prepare"], row["epoch"], row["predict"]
         lines.append(
@@ -333,6 +340,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
     parser.add_argument("--times", type=float, default=1.0)
+    parser.add_argument("--peaks", type=int, default=20_000)
     parser.add_argument("--folder", type=Path, default=Path("scale"))
     parser.add_argument("--write", action="store_true", help="Write the tables into RESULTS.md.")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
@@ -345,7 +353,7 @@ def main() -> None:
         folder = asked.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            found = PARTS[name](folder, asked.times)
+            found = PARTS[name](folder, asked.times, asked.peaks)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         print(name, json.dumps(found, indent=1))

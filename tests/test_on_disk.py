@@ -425,3 +425,56 @@ def test_the_graph_of_some_is_that_of_all_with_nothing_beside_them() -> None:
     wide = beside._wide(graph, np.array([1, 4, 5]), 7)
     assert (wide[[1, 4, 5]][:, [1, 4, 5]] != graph).nnz == 0
     assert wide.nnz == graph.nnz
+
+
+@pytest.fixture(scope="module")
+def predicted(model: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("predicted") / "p.h5ad"
+    done = call_xmodal(
+        *("predict", prepared, "--from", "atac", "--to", "rna", "--checkpoint", model, "--output", path),
+        *("--split", "test", "--threads", 1),
+    )
+    assert done.code == 0, done.err
+    return path
+
+
+def scored(prepared: Path, predicted: Path, folder: Path, *more: Any) -> dict[str, Any]:
+    given = ("--prediction", f"rna={predicted}", "--label-key", "type", "--output-dir", folder, "--umap-cells", 0)
+    done = call_xmodal("evaluate", prepared, *given, "--threads", 1, *more)
+    assert done.code == 0, done.err
+    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    del found["timing"]
+    return found
+
+
+@pytest.mark.parametrize("features", ["all", "predicted"])
+def test_scores_are_the_same(prepared: Path, predicted: Path, tmp_path: Path, features: str) -> None:
+    found = [
+        scored(prepared, predicted, tmp_path / choice, "--on-disk", choice, "--features", features)
+        for choice in ("never", "always")
+    ]
+    assert found[0] == found[1]
+
+
+def test_more_cells_than_may_be_scored_are_drawn(prepared: Path, predicted: Path, tmp_path: Path) -> None:
+    every = scored(prepared, predicted, tmp_path / "every")["targets"]["rna"]
+    few = scored(prepared, predicted, tmp_path / "few", "--most-cells", 60)["targets"]["rna"]
+    assert few["cells"] == 60 < every["cells"]
+    assert few["methods"].keys() == every["methods"].keys()
+    assert abs(few["methods"]["prediction"]["gene_pearson"] - every["methods"]["prediction"]["gene_pearson"]) < 0.2
+    assert any("60 of 160 cells are scored" in note for note in few["notes"])
+
+
+def test_shards_have_the_bytes_of_the_whole(model: Path, prepared: Path, tmp_path: Path) -> None:
+    def predict(output: Path, *more: Any) -> Path:
+        done = call_xmodal(
+            *("predict", prepared, "--from", "atac", "--to", "rna", "--checkpoint", model, "--output", output),
+            *("--output-kind", "latent", "--on-disk", "always", "--threads", 1, *more),
+        )
+        assert done.code == 0, done.err
+        return output
+
+    whole = predict(tmp_path / "whole.h5ad")
+    parts = [predict(tmp_path / f"{i}.h5ad", "--shard", f"{i}/16") for i in range(1, 17)]
+    assert call_xmodal("merge", *parts, "--output", tmp_path / "merged.h5ad").code == 0
+    assert whole.read_bytes() == (tmp_path / "merged.h5ad").read_bytes()

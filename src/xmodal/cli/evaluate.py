@@ -132,11 +132,13 @@ def _predictions(
     from xmodal.scores import evaluation, evaluation_files
 
     start = time.monotonic()
-    files = {name: (str(path), evaluation.read_prediction(path)) for name, path in predictions.items()}
+    files = {
+        name: (str(path), evaluation.read_prediction(path, settings.on_disk)) for name, path in predictions.items()
+    }
     if rest["checkpoint"] is not None:
         evaluation.require_checkpoint(rest["checkpoint"], files)
     settings = settings.model_copy(update={"cells": evaluation.scored_cells(files, settings)})
-    mdata = io.read_cells(truth)
+    mdata = io.read_cells(truth, on_disk=settings.on_disk)
     targets = evaluation.evaluate(mdata, files, settings, rest["seed"])
     timing = {"evaluate_s": round(time.monotonic() - start, 2), "threads": rest["threads"]}
     content = evaluation_files.results(targets, mdata, settings, rest["seed"], timing)

@@ -22,17 +22,24 @@ CHUNK = 512
 
 
 def control_predictions(
-    mdata: MuData, source: str, target: str, names: tuple[str, ...] = NAMES, seed: int = 0, scored: str = fields.TEST
+    mdata: MuData,
+    pair: tuple[str, str],
+    names: tuple[str, ...] = NAMES,
+    seed: int = 0,
+    scored: tuple[str, npt.NDArray[np.str_]] | None = None,
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Predictions of ``target`` from ``source`` by each control, (scored cells in file order, features of the target).
+    """Predictions of one of a ``pair`` (source, target) by each control, (scored cells in file order, features of the target).
 
-    Fitted to the cells of the split's train and valid parts (train alone where valid is ``scored``); the scored cells are
-    those of that part that have both modalities.
+    Fitted to the cells of the split's train and valid parts (train alone where valid is ``scored``); ``scored``: the part of the
+    split, and which of its cells (None: all test cells); those with both modalities are predicted.
     A control that needs more training cells than there are is left out.
     """
-    cells, train = training_cells(mdata, (fields.TRAIN,) if scored == fields.VALID else (fields.TRAIN, fields.VALID))
+    source, target = pair
+    which = scored[0] if scored else fields.TEST
+    cells, train = training_cells(mdata, (fields.TRAIN,) if which == fields.VALID else (fields.TRAIN, fields.VALID))
     part = mdata.obs[fields.SPLIT].astype(str).to_numpy()
-    test = cells.subset(np.flatnonzero((part == scored) & cells.present[source] & cells.present[target]))
+    asked = np.ones(len(cells), bool) if scored is None else np.isin(cells.names, scored[1])
+    test = cells.subset(np.flatnonzero((part == which) & asked & cells.present[source] & cells.present[target]))
     paired = len(train.having(source, target))
     models = {n: registry.get(n) for n in names}
     return {

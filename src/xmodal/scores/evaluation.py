@@ -12,6 +12,9 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from xmodal import fields, progress
+from xmodal.data import leaving
+from xmodal.data.on_disk import OnDisk
+from xmodal.data.shuffling import LARGE
 from xmodal.data.vocabulary import Vocabulary
 from xmodal.errors import InputRefused
 from xmodal.scores import intervals, validation_cells
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PREDICTION = "prediction"
+VALUES = 500_000_000  # of the scored cells: 2 GB, and as much again for each control
+FEWEST = 1_000  # cells that are scored however many features there are
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ def _target(
     if settings.features == "predicted":
         mdata, adata = _on_features_of(mdata, name, adata, notes)
     cells = _cells(mdata, name, source, adata, settings.cells, where)
+    cells = _drawn(cells, mdata.mod[name].n_vars, settings.most_cells, seed, notes)
     truth = make_truth(mdata, name, cells, settings, notes)
     predicted, filled = _aligned(adata, truth, settings.allow_missing, where)
     log.info("%s from %s: %d cells, %d features", name, source or "?", len(cells), len(truth.features))
@@ -94,8 +100,8 @@ def scored_cells(predictions: dict[str, tuple[str, AnnData]], settings: Evaluati
     return fields.VALID if parts == {fields.VALID} else fields.TEST
 
 
-def read_prediction(path: Path) -> AnnData:
-    """A prediction file; refused where it cannot be read or is no h5ad."""
+def read_prediction(path: Path, on_disk: leaving.Choice = leaving.NEVER) -> AnnData:
+    """A prediction file, whose values may stay on disk; refused where it cannot be read or is no h5ad."""
     import anndata as ad
 
     from xmodal.data.contracts import survey
@@ -106,7 +112,7 @@ def read_prediction(path: Path) -> AnnData:
             "a prediction must be an h5ad", where=str(path), do="give what `xmodal predict --output P.h5ad` wrote"
         )
     with refusing(path):
-        adata = ad.read_h5ad(path)
+        adata = leaving.read(path, ad.read_h5ad) if leaving.wanted(path, on_disk) else ad.read_h5ad(path)
     if adata.X is None or min(adata.shape) == 0:
         raise InputRefused("there is no prediction in it", where=str(path), do="predict again")
     finite, least, largest, whole = survey(adata.X) if fields.UNS not in adata.uns else (True, 0.0, 0.0, False)
@@ -224,6 +230,27 @@ def _cells(mdata: MuData, name: str, source: str, adata: AnnData, which: str, wh
     return np.asarray(mdata.obs_names[chosen], dtype=str)
 
 
+def _drawn(
+    cells: npt.NDArray[np.str_], features: int, most: int | None, seed: int, notes: list[str]
+) -> npt.NDArray[np.str_]:
+    """At most ``most`` of the cells, in their order: predictions of all are held at once, and scores of some say the same."""
+    most = most or max(FEWEST, VALUES // features)
+    if len(cells) <= most:
+        return cells
+    notes.append(f"{most} of {len(cells)} cells are scored, drawn (--most-cells)")
+    log.info(notes[-1])
+    return cells[np.sort(np.random.default_rng(seed).choice(len(cells), most, replace=False))]
+
+
+def _learned(matrix: Any, train: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """As many of the training cells as may be held at once (1 GB of counts)."""
+    sizes = matrix.stored[train] if isinstance(matrix, OnDisk) else np.diff(matrix.indptr)[train]
+    if sizes.sum() <= LARGE:
+        return train
+    order = np.random.default_rng(0).permutation(len(train))
+    return np.sort(train[order[np.cumsum(sizes[order]) <= LARGE]])
+
+
 def make_truth(
     mdata: MuData, name: str, cells: npt.NDArray[np.str_], settings: EvaluationSettings, notes: list[str]
 ) -> Truth:
@@ -237,7 +264,7 @@ def make_truth(
         if fields.SPLIT in mdata.obs
         else np.full(len(order), "")
     )
-    train = np.flatnonzero(np.isin(part, learned_parts(settings.cells)))
+    train = _learned(adata.X, np.flatnonzero(np.isin(part, learned_parts(settings.cells))))
     rows = order.get_indexer(cells)
     if not len(train):
         notes.append("the file holds no training cells: scores are centred on the mean of the scored cells themselves")
@@ -324,7 +351,7 @@ def _control(
         return None
     from xmodal.scores.controls import control_predictions
 
-    found = control_predictions(mdata, pair[0], pair[1], (control,), seed, settings.cells).get(control)
+    found = control_predictions(mdata, pair, (control,), seed, (settings.cells, truth.cells)).get(control)
     return None if found is None or len(found) != len(truth.cells) else np.asarray(found, np.float32)
 
 
@@ -354,10 +381,14 @@ def _on_features_of(mdata: MuData, name: str, adata: AnnData, notes: list[str]) 
         f"measured and are not scored; {found.unused} measured ones were not predicted"
     )
     brought = ad.AnnData(
-        counts[:, reached], obs=own.obs[[]].assign(**{fields.DEPTH: depth}), var=adata.var.loc[reached, []]
+        counts.then(lambda block: block[:, reached], int(reached.sum()))
+        if isinstance(counts, OnDisk)
+        else counts[:, reached],
+        obs=own.obs[[]].assign(**{fields.DEPTH: depth}),
+        var=adata.var.loc[reached, []],
     )
     mu.set_options(pull_on_update=False)
     out = mu.MuData({m: brought if m == name else a for m, a in mdata.mod.items()})
     out.obs = mdata.obs.reindex(out.obs_names)
     out.uns = mdata.uns
-    return out, adata[:, reached]
+    return out, leaving.kept(adata, columns=reached) if leaving.on_disk(adata) else adata[:, reached]

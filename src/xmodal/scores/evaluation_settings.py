@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from xmodal.data.on_disk_settings import AUTO, OPTION, Choice
 from xmodal.errors import UsageRefused
 
 CONTROLS = ("mean", "depth", "linear")  # stand beside a prediction
@@ -18,7 +19,7 @@ COMPARATORS = (  # stand beside an embedding
     "wnn",
     "wnn_pearson",
 )
-OF_PREDICTIONS = ("controls", "features", "allow_missing", "clusters")
+OF_PREDICTIONS = ("controls", "features", "allow_missing", "clusters", "most_cells", "on_disk")
 OF_EMBEDDINGS = ("batch_key", "comparators")
 
 
@@ -50,6 +51,13 @@ class EvaluationSettings(BaseModel):
     )
     allow_missing: bool = Field(False, description="Fill features without prediction with their training mean.")
     clusters: bool = Field(False, description="Also cluster the predicted profiles (slow; proves little).")
+    most_cells: int | None = Field(
+        None,
+        ge=2,
+        exclude=True,  # the notes say it, where it made a difference
+        description="With --prediction: most cells to score; of more, so many are drawn [default: those of 500 million values].",
+    )
+    on_disk: Choice = Field(AUTO, exclude=True, description=f"With --prediction: {OPTION[0].lower()}{OPTION[1:]}")
     umap_cells: int = Field(3000, ge=0, description="Most cells to show in the UMAP; 0 leaves it out.")
 
     def control_names(self) -> tuple[str, ...]:

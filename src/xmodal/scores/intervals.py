@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from xmodal import fields
-from xmodal.scores.metrics import blocks
+from xmodal.scores.metrics import blocks, dense
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -58,7 +58,7 @@ def _coverage(adata: AnnData, truth: Truth, columns: tuple[Any, Any], table: pd.
     cell, inside, width = np.zeros(len(rows)), np.zeros(len(there)), np.zeros(len(there))
     seen = seen_inside = 0
     for s in blocks(len(rows)):
-        low, high = (np.asarray(x[rows[s]], np.float32)[:, position[there]] for x in (lower, upper))
+        low, high = (dense(x[rows[s]])[:, position[there]] for x in (lower, upper))
         true = truth.values.rows(s)[:, there]
         hit = (low <= true) & (true <= high)
         cell[s], inside, width = hit.mean(1), inside + hit.sum(0), width + (high - low).sum(0)

@@ -41,10 +41,10 @@ class Matrix:
         return sp.csc_matrix(self.values) if sp.issparse(self.values) else self.values
 
     def rows(self, index: Any) -> Array:
-        return _dense(self.values[index])
+        return dense(self.values[index])
 
     def columns(self, index: Any) -> Array:
-        return _dense(self.by_column[:, index])
+        return dense(self.by_column[:, index])
 
     def subset(self, rows: Index) -> Matrix:
         return Matrix(self.values[rows])
@@ -56,7 +56,7 @@ class Matrix:
         return (self.values != 0).sum(0).astype(np.int64)
 
 
-def _dense(block: Any) -> Array:
+def dense(block: Any) -> Array:
     return np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float32)
 
 
