@@ -4,7 +4,8 @@
 
 ``wide``: 200,000 cells x 100,000 peaks, their latents.  ``grow``: 12,500, 50,000 and 200,000 cells of --peaks and a tenth as
 many genes: CPU seconds of prepare, of an epoch of crossmp and of predicting latents, less those of starting (960 cells); the
-largest is trained by the command itself.  ``million``: 1,000,000 such cells prepared, predicted and embedded.  ``shards``: one run and 16, merged, have equal bytes.  ``order``: what shuffling in blocks does to a training.
+largest is trained by the command itself.  ``million``: 1,000,000 such cells prepared, predicted and embedded.  ``shards``: one
+run and 16, merged, have equal bytes.  ``order``: what shuffling in blocks does to a training.
 ``--times 0.1``: a tenth of the cells.  Counts stay on disk (--on-disk always) everywhere; memory is the most that the process
 had at once (ru_maxrss), time is CPU time.  Files go to DIR (15 GB for ``wide``) and are removed.  What was measured is kept in
 results/scale.json.
@@ -283,8 +284,8 @@ def table(results: Row) -> str:
     if "million" in results:
         r = results["million"]
         lines += [
-            f"{r['cells']:,} cells of {r['genes']:,} genes and {r['peaks']:,} peaks ({r['input_gb']} GB, packed; a graph of {GRAPH:,}, "
-            "the others put beside these):",
+            f"{r['cells']:,} cells of {r['genes']:,} genes and {r['peaks']:,} peaks ({r['input_gb']} GB, packed; a graph of "
+            f"{GRAPH:,}, the others put beside these):",
             "",
             "| | CPU s | most memory, MiB |",
             "|---|---|---|",
