@@ -11,7 +11,7 @@ MODELS ?=
 ARGS ?=
 
 .PHONY: help setup demo test test-unit test-pipeline test-nfcore test-slurm test-galaxy test-containers test-gpu test-all \
-	benchmark benchmark-gpu benchmark-speed bundle portal models containers lint lock clean
+	benchmark benchmark-gpu benchmark-scale benchmark-speed bundle portal models containers lint lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -59,6 +59,9 @@ benchmark: setup ## The models beside peers in their own environments (hours; wh
 
 benchmark-gpu: setup ## Training and prediction on a GPU beside the CPU, where there is one
 	.venv/bin/python benchmarks/gpu.py --write
+
+benchmark-scale: setup ## Memory and time of a million cells, of 200,000 x 100,000 peaks, ... (an hour, 15 GB of disk)
+	@benchmarks/run $@ $(ARGS)
 
 benchmark-speed: setup ## Training on wide peaks: kernels, growth, beside scvi-tools (ARGS="--scvi PYTHON")
 	@benchmarks/run $@ $(ARGS)
