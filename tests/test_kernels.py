@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmodal.kernels import losses, products
+from xmodal.kernels import count_losses, losses, products
 from xmodal.kernels.rows import Rows
 
 CLOSE = 1e-6  # of the largest entry, in float32
@@ -105,6 +105,55 @@ def test_binary_cross_entropy_and_its_gradients(shape: tuple[int, int, int], val
         assert float(found) == pytest.approx(float(true), rel=1e-6)
     for a, b in zip((hidden, weight, bias), exact, strict=True):
         assert off(a.grad, b.grad) <= CLOSE
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("valued", [True, False])
+@pytest.mark.parametrize("kind", ["poisson", "nb"])
+@pytest.mark.parametrize("cells_at_once", [4, 10**6])  # of one alone the products themselves are not as exact
+def test_losses_of_counts_and_their_gradients(
+    shape: tuple[int, int, int], valued: bool, kind: str, cells_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts up to hundreds, depths that are not the sums of the counts, cells and features without any."""
+    cells, features, width = shape
+    monkeypatch.setattr(losses, "CHUNK", cells_at_once * features)
+    target = matrix(cells, features, seed=5)
+    target.data = np.ceil(target.data ** np.float32(4))
+    torch.manual_seed(3)
+    inputs = [
+        torch.randn(cells, width),
+        0.3 * torch.randn(features, width),
+        torch.randn(features),
+        torch.randn(features),
+    ]
+    share, depth = torch.rand(cells), 1 + 300 * torch.rand(cells)
+    share[0] = 0
+    hidden, weight, bias, log_theta = (x.clone().requires_grad_() for x in inputs)
+    with losses.without_values(not valued):
+        about = Rows.of(target), (share, depth)
+        if kind == "nb":
+            found = count_losses.negative_binomial(hidden, (weight, bias), log_theta, *about)
+        else:
+            found = count_losses.poisson(hidden, (weight, bias), *about)
+    (2 * found).backward()
+    exact = [x.double().requires_grad_() for x in inputs]
+    x = torch.from_numpy(target.toarray()).double()
+    mean = depth.double()[:, None] * (exact[0] @ exact[1].T + exact[2]).softmax(1)
+    if kind == "nb":
+        theta = exact[3].exp()
+        law = torch.distributions.NegativeBinomial(theta, logits=mean.log() - exact[3], validate_args=False)
+    else:
+        law = torch.distributions.Poisson(mean)
+    true = -law.log_prob(x).sum(1) @ share.double()
+    (2 * true).backward()
+    assert bool(found.isnan()) != valued
+    if valued:
+        assert float(found.detach()) == pytest.approx(float(true.detach()), rel=1e-6)
+    for a, b in list(zip((hidden, weight, bias, log_theta), exact, strict=True))[: 4 if kind == "nb" else 3]:
+        if features > 1 or b is exact[3]:
+            assert off(a.grad, b.grad) <= CLOSE
+        else:
+            assert a.grad is not None and b.grad is not None and float((a.grad - b.grad).abs().max()) < 1e-4
 
 
 def test_the_value_is_there_where_nothing_is_taught() -> None:

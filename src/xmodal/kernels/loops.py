@@ -129,7 +129,7 @@ ONE, CAP = np.float32(1), np.float32(87)
 ROUND = np.float32(1.5 * 2**23)  # a number to which this is added has its nearest integer in its last bits
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def two_to(typing_context: Any, rounded: Any) -> Any:
     """2^n of n + ROUND: n moved to where a float has its exponent."""
 
@@ -142,7 +142,7 @@ def two_to(typing_context: Any, rounded: Any) -> Any:
 
 
 @exactly
-def exp(x: float) -> float:
+def exp(x: Any) -> Any:
     """In float32, to 1e-7 of itself, between exp(-87) and exp(87); no call, so that loops over it are done 8 at a time."""
     x = min(x, CAP)
     x = max(x, -CAP)
@@ -150,7 +150,7 @@ def exp(x: float) -> float:
     n = rounded - ROUND
     y = x - n * HIGH - n * LOW
     p = ((((C0 * y + C1) * y + C2) * y + C3) * y + C4) * y + C5
-    return (p * (y * y) + y + ONE) * two_to(rounded)
+    return (p * (y * y) + y + ONE) * two_to(rounded)  # type: ignore[call-arg]
 
 
 @exactly
@@ -160,7 +160,7 @@ def _sigmoid(row: Floats, bias: float) -> None:
 
 
 @compiled
-def _dot(row: Floats, share: Floats) -> float:
+def _dot(row: Floats, share: Floats) -> Any:
     total = np.float32(0)
     for k in range(row.shape[0]):
         total += row[k] * share[k]

@@ -34,6 +34,11 @@ def without_values(really: bool = True) -> Iterator[None]:
         _wanted = before
 
 
+def wanted() -> bool:
+    """Are values of losses asked for?"""
+    return _wanted
+
+
 def bernoulli(hidden: Tensor, layer: tuple[Tensor, Tensor], target: Rows, share: Tensor) -> Tensor:
     """Sum over cells and features of ``share`` x binary cross-entropy, a scalar.
 

@@ -196,7 +196,7 @@ class CrossMP(CrossModalModel):
         assert isinstance(decoder, nn.Sequential)
         body, last = decoder
         assert isinstance(last, nn.Linear)
-        return head.mean_loss(body(z), last, batch, has)
+        return head.total(body(z), (last.weight, last.bias), batch, has.to(z.dtype) / has.sum())
 
     def embed(self, batch: Batch) -> Tensor:
         """Mean of the latents of the modalities a cell has, (cells, latent)."""

@@ -106,9 +106,18 @@ class Hide(nn.Module):
         """The same for sparse rows: zeros are zero whether they are hidden or not."""
         return replace(x, value=self(x.value))
 
-    def _kept(self, x: Tensor) -> Tensor:
-        words = torch.empty(x.numel() // 8 + 1, dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        return words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.limit
+    def at(self, x: Rows) -> Rows:
+        """Exactly what :meth:`forward` does to the dense form of ``x``, by the same random numbers: for models that began so."""
+        if not self.training or not self.limit:
+            return x
+        kept = self._kept(x.value, len(x) * x.width)[x.cell() * x.width + x.column]
+        return replace(x, value=x.value * kept * (256 / (256 - self.limit)))
+
+    def _kept(self, x: Tensor, size: int | None = None) -> Tensor:
+        """As many as ``x`` has entries, of its shape, or ``size``."""
+        size, shape = (x.numel(), x.shape) if size is None else (size, (size,))
+        words = torch.empty(size // 8 + 1, dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        return words.view(torch.uint8)[:size].view(shape) >= self.limit
 
 
 class RowLinear(nn.Linear):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from xmodal import fields
 from xmodal.data.transforms import CP
-from xmodal.kernels import losses
+from xmodal.kernels import count_losses, losses
 from xmodal.models.layers import drawn
 from xmodal.models.mean import column_means
 
@@ -138,16 +138,22 @@ class Head(nn.Module):
         log_mean = F.log_softmax(outputs + self.bias, 1) + torch.log(counts.sum(1, keepdim=True).clamp(min=1))
         return -self._log_nb(counts, log_mean)
 
-    def mean_loss(self, hidden: Tensor, layer: nn.Linear, batch: Batch, has: Tensor) -> Tensor:
-        """Mean of :meth:`loss` over the cells that ``has`` (cells,) marks, a scalar; outputs are ``layer(hidden)``.
+    def total(self, hidden: Tensor, layer: tuple[Tensor, Tensor | None], batch: Batch, share: Tensor) -> Tensor:
+        """Sum of ``share`` (cells,) x :meth:`loss`, a scalar; outputs are ``hidden`` (cells, h) through ``layer``.
 
-        Binary targets are compared chunk by chunk, so that neither they nor the outputs are dense at once.
+        ``layer``: weight (features, h) and bias (features,) or None.  Peaks and counts are compared chunk by chunk, so that
+        neither they nor the outputs are dense at once.
         """
-        m = self.modality.name
-        if self.modality.likelihood != fields.BERNOULLI:
-            return self.loss(layer(hidden), batch)[has].mean()
-        share = has.to(hidden.dtype) / (has.sum() * len(self.modality))
-        return losses.bernoulli(hidden, (layer.weight, layer.bias + self.bias), batch.sparse[m], share)
+        kind, rows = self.modality.likelihood, batch.sparse[self.modality.name]
+        weight, bias = layer
+        if kind == fields.GAUSSIAN or (kind == fields.NB and self.counts == fields.ZINB):
+            return share @ self.loss(F.linear(hidden, weight, bias), batch)
+        last = weight, self.bias if bias is None else bias + self.bias
+        each = share / len(self.modality)
+        if kind == fields.BERNOULLI:
+            return losses.bernoulli(hidden, last, rows, each)
+        depth = rows.sums().clamp(min=1)
+        return count_losses.negative_binomial(hidden, last, self.log_dispersion.clamp(-6, 6), rows, (each, depth))
 
     def _log_nb(self, x: Tensor, log_mean: Tensor) -> Tensor:
         """Mean log probability of the counts of each cell, (cells,)."""

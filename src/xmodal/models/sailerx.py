@@ -285,9 +285,9 @@ class SailerX(CrossModalModel):
         losses = {}
         for m in posteriors:
             has = batch.present[m]
-            outputs = self.decoders[m](z, self._covariates(batch), self.depths.of(places[m], m))
-            each = self.decoders[m].head.loss(outputs, batch)  # type: ignore[union-attr, operator]
-            losses[m] = (each * has).sum() * len(self.vocabulary[m]) / len(batch)
+            inputs = z, self._covariates(batch), self.depths.of(places[m], m)
+            share = has * (len(self.vocabulary[m]) / len(batch))
+            losses[m] = self.decoders[m].loss(inputs, batch, share)  # type: ignore[operator]
         ramp = self._ramp()
         divergence = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum(1).mean()
         losses["divergence"] = s.kl * ramp * divergence
@@ -416,7 +416,7 @@ class SailerX(CrossModalModel):
 
 def log_depth(batch: Batch, m: str) -> Tensor:
     """log1p of the counts of modality ``m``, (cells,)."""
-    return torch.log1p(batch.counts[m].sum(1).clamp(min=0))
+    return torch.log1p(batch.sparse[m].sums().clamp(min=0))
 
 
 def leading(settings: SailerXSettings, vocabulary: Vocabulary) -> str:

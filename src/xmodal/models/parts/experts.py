@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodal import fields
+from xmodal.kernels import products
 from xmodal.models.layers import Hide
 from xmodal.models.likelihoods import Head
 from xmodal.models.parts.projections import project
@@ -39,6 +40,7 @@ class Encoder(nn.Module):
         if modality.likelihood != fields.NB:
             self.wide = nn.Linear(len(modality), settings.hidden, bias=False)
             nn.init.normal_(self.wide.weight, std=0.02)
+            self.wide.weight = nn.Parameter(self.wide.weight.detach().T.contiguous().T)  # as sparse rows read it
         self.hide = Hide(settings.input_dropout if peaks else 0.0)
         self.body = nn.Sequential(nn.LayerNorm(settings.hidden), nn.GELU(), nn.Dropout(settings.dropout))
         self.out = nn.Linear(settings.hidden, 2 * settings.latent)
@@ -53,15 +55,16 @@ class Encoder(nn.Module):
         """The first layer, (cells, hidden)."""
         hidden: Tensor = self.first(place * self.projection.width**0.5)
         if self.wide is not None:
-            hidden = hidden + self.wide(self.hide(self._values(batch)))
+            hidden = hidden + self._wide(batch, self.wide)
         return hidden
 
-    def _values(self, batch: Batch) -> Tensor:
-        values = batch.values[self.modality.name]
+    def _wide(self, batch: Batch, layer: nn.Linear) -> Tensor:
+        """The features as they are through ``layer``, (cells, hidden); of peaks only the open ones are read."""
+        m = self.modality.name
         if self.modality.likelihood != fields.BERNOULLI:
-            return self.projection.standard(values)  # type: ignore[operator]
-        opened = (values > 0).float()
-        return opened / opened.sum(1, keepdim=True).clamp(min=1).sqrt()
+            return layer(self.hide(self.projection.standard(batch.values[m])))  # type: ignore[operator]
+        opened = batch.sparse[m].positive()
+        return products.times(self.hide.at(opened.times(1 / opened.sums().clamp(min=1).sqrt())), layer.weight.T)
 
 
 class Decoder(nn.Module):
@@ -89,3 +92,11 @@ class Decoder(nn.Module):
         """``covariates``: (cells, batches); ``depth``: log depth in standard deviations, (cells,), or None: average."""
         outputs: Tensor = self.out(self.body(torch.cat([z, covariates], 1)))
         return outputs if self.slope is None or depth is None else outputs + self.slope * depth[:, None]
+
+    def loss(self, inputs: tuple[Tensor, Tensor, Tensor], batch: Batch, share: Tensor) -> Tensor:
+        """Sum of ``share`` (cells,) x the head's loss, a scalar; ``inputs``: z, covariates and depth of :meth:`forward`."""
+        z, covariates, depth = inputs
+        hidden, weight = self.body(torch.cat([z, covariates], 1)), self.out.weight
+        if self.slope is not None:  # one more input of the last layer
+            hidden, weight = torch.cat([hidden, depth[:, None]], 1), torch.cat([weight, self.slope[:, None]], 1)
+        return self.head.total(hidden, (weight, None), batch, share)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from xmodal import fields
 from xmodal.data.batches import Cells
 from xmodal.data.vocabulary import Modality, Vocabulary
+from xmodal.kernels import products
 from xmodal.models.layers import SPREAD_FLOOR, drawn
 from xmodal.models.mean import column_means
 
@@ -124,10 +125,6 @@ class Topics(Projection):
         super().__init__(modality, count)
         self.register_buffer("rarity", torch.ones(len(modality)))
 
-    def weighted(self, opened: Tensor) -> Tensor:
-        share = opened / opened.sum(1, keepdim=True).clamp(min=1)
-        return torch.log1p(OPEN_SCALE * share * self.get_buffer("rarity"))
-
     def prepare(self, cells: Cells) -> None:
         from sklearn.utils.extmath import randomized_svd
 
@@ -148,7 +145,12 @@ class Topics(Projection):
         self.get_buffer("axes")[:, : found.shape[1]] = torch.from_numpy(np.ascontiguousarray(found))
 
     def raw(self, batch: Batch) -> Tensor:
-        return self.weighted((batch.values[self.modality.name] > 0).float()) @ self.get_buffer("axes")
+        opened = batch.sparse[self.modality.name].positive()
+        share = opened.times(1 / opened.sums().clamp(min=1))
+        rarity = self.get_buffer("rarity")[share.column.long()]
+        return products.times(
+            replace(share, value=torch.log1p(OPEN_SCALE * share.value * rarity)), self.get_buffer("axes")
+        )
 
 
 class Components(Projection):
@@ -215,7 +217,7 @@ def _pairwise(cells: Cells, count: int) -> Tensor:
     step, most = 256, min(PAIRED_CELLS, len(cells))
     rows = [cells.batch(slice(i, min(i + step, most))) for i in range(0, most, step)]
     coordinates = torch.cat([projection(b) for b in rows]).double()
-    depth = torch.log1p(torch.cat([b.counts[name].sum(1).clamp(min=0) for b in rows])).double()
+    depth = torch.log1p(torch.cat([b.sparse[name].sums().clamp(min=0) for b in rows])).double()
     known = torch.stack([torch.ones_like(depth), depth, depth.square()], 1)
     coordinates = F.normalize(coordinates - known @ torch.linalg.lstsq(known, coordinates).solution, dim=1)
     similar = coordinates @ coordinates.T
