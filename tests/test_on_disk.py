@@ -478,3 +478,15 @@ def test_shards_have_the_bytes_of_the_whole(model: Path, prepared: Path, tmp_pat
     parts = [predict(tmp_path / f"{i}.h5ad", "--shard", f"{i}/16") for i in range(1, 17)]
     assert call_xmodal("merge", *parts, "--output", tmp_path / "merged.h5ad").code == 0
     assert whole.read_bytes() == (tmp_path / "merged.h5ad").read_bytes()
+
+
+def test_check_says_the_same(
+    model: Path, prepared: Path, foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+    for free in (10**12, 10**4):
+        monkeypatch.setattr(leaving, "free_memory", lambda free=free: free)
+        for file in (prepared, foreign):
+            done = call_xmodal("check", file, "--checkpoint", model, "--json", tmp_path / "c.json", "--overwrite")
+            said.append((done.code, (tmp_path / "c.json").read_text()))
+    assert said[:2] == said[2:]

@@ -16,6 +16,8 @@ from xmodal.data import contracts, fragment_file, io, samples
 from xmodal.data.contracts import Finding
 from xmodal.data.features import ENSEMBL, SYMBOL_COLUMNS, is_peaks
 from xmodal.data.genome import genome_of
+from xmodal.data.on_disk import entries
+from xmodal.data.on_disk_settings import AUTO
 from xmodal.data.samples import FRAGMENTS, WHOLE, Sample
 from xmodal.errors import InputRefused, XmodalError
 from xmodal.fields import ATAC, CHROM, DEPTH, PREPARED_SCHEMA, PROTEIN, RNA, SAMPLE, SPLIT, TRAIN, UNS
@@ -107,12 +109,12 @@ def _fragments(path: Path, checkpoint: Path | None, findings: list[Finding]) -> 
 
 def _read(name: str | None, path: Path, layer: str | None, findings: list[Finding]) -> mu.MuData:
     try:
-        mdata = io.read_cells(path, None if name in WHOLE else name)
+        mdata = io.read_cells(path, None if name in WHOLE else name, on_disk=AUTO)
     except io.ModalityUnknown as error:
         name = next((m for m in (RNA, ATAC, PROTEIN) if m in path.stem.lower()), UNKNOWN)
         level: contracts.Level = "warning" if name == UNKNOWN else "note"
         findings.append(Finding(level, path.name, f"{error.what}; it is taken as '{name}'", f"say NAME={path.name}"))
-        mdata = io.read_cells(path, name)
+        mdata = io.read_cells(path, name, on_disk=AUTO)
     if layer:
         sample = Sample(path.name, dict(mdata.mod), mdata.obs, dict.fromkeys(mdata.mod, path.name))
         samples.use_layer(sample, layer)
@@ -144,7 +146,7 @@ def describe(mdata: mu.MuData, name: str, likelihoods: dict[str, str], findings:
             "likelihood": kind[0],
             "scale": kind[1],
             "depth_median": _number(np.median(total)),
-            "sparsity": _number(1 - part.X.nnz / (part.n_obs * part.n_vars)),
+            "sparsity": _number(1 - int(entries(part.X).sum()) / (part.n_obs * part.n_vars)),
             "genome": genome,
             "counts": contracts.is_counts(part.X),
             "examples": [str(n) for n in part.var_names[:3]],
