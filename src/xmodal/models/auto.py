@@ -19,7 +19,7 @@ from xmodal.models.parts.blending import Stacking
 from xmodal.models.parts.direction import Direction
 from xmodal.models.parts.groups import Groups, Paired
 from xmodal.models.parts.nets import neighbours
-from xmodal.models.parts.sparse import sparse_values
+from xmodal.models.parts.sparse import sparse_values, variances
 from xmodal.models.parts.states import States
 from xmodal.scores.metrics import Matrix, feature_pearson
 
@@ -122,17 +122,22 @@ class Auto(CrossModalModel):
         order = np.random.default_rng(0).permutation(len(cells))
         held, fit = cells.subset(np.sort(order[: len(cells) // 5])), cells.subset(np.sort(order[len(cells) // 5 :]))
         spaces = ((first,), (second,), (first, second))
-        scores = np.array([[max(self._trial(fit, held, way, space), 0.0) for way in ways] for space in spaces])
+        known = [{m: self.state(m).of(c).numpy() for m in (first, second)} for c in (fit, held)]
+        scores = np.zeros((len(spaces), len(ways)))
+        for i, space in enumerate(spaces):
+            states = [np.concatenate([of[m] for m in space], 1) for of in known]
+            scores[i] = [max(self._trial((fit, held), states, way), 0.0) for way in ways]
         total = scores.sum(1)
         alone = int(total[:2].argmax())
         return spaces[2] if total[2] > BETTER * total[alone] else spaces[alone]
 
-    def _trial(self, fit: Cells, held: Cells, way: Direction, space: tuple[str, ...]) -> float:
-        """Correlation of what groups predict for ``held`` with the truth, over all cells and features."""
+    def _trial(self, cells: tuple[Cells, Cells], states: list[Array], way: Direction) -> float:
+        """Correlation of what groups of the first ``cells`` predict for the second with the truth, over all of these."""
+        held = cells[1]
         groups = Groups(way.source, way.target, self.settings.coarse, 2)
-        pair = [Paired.of(c, way.source, way.target, self._states(c, space)) for c in (fit, held)]
+        pair = [Paired.of(c, way.source, way.target, x) for c, x in zip(cells, states, strict=True)]
         groups.fit(pair[0], groups.choose(pair[0], pair[1]))
-        stack = Stacking(held.values(way.target.name).var(0).astype(np.float64), 1)
+        stack = Stacking(variances(sparse_values(held, way.target.name)), 1)
         for start in range(0, len(held), CHUNK):
             batch = held.batch(slice(start, start + CHUNK))
             true, scale = way.truth(batch)
@@ -212,10 +217,8 @@ class Auto(CrossModalModel):
 
     def _stacked(self, way: Direction, held: Cells) -> Stacking:
         """How the parts go with the truth in ``held``."""
-        values = sparse_values(held, way.target.name)
-        square = values.multiply(values).mean(0) if hasattr(values, "multiply") else np.square(values).mean(0)
-        variance = np.asarray(square).ravel() - np.square(np.asarray(values.mean(0)).ravel())
-        stack = Stacking(variance.astype(np.float64), len(way.get_buffer("weights")))
+        variance = variances(sparse_values(held, way.target.name))
+        stack = Stacking(variance, len(way.get_buffer("weights")))
         for start in range(0, len(held), CHUNK):
             batch = held.batch(slice(start, start + CHUNK))
             true, scale = way.truth(batch)

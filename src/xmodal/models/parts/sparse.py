@@ -39,6 +39,13 @@ def sparse_values(cells: Cells, modality: str) -> Any:
     return cells.values(modality)
 
 
+def variances(values: Any) -> npt.NDArray[np.float64]:
+    """Of each feature of (cells, features), sparse or dense."""
+    square = values.multiply(values).mean(0) if hasattr(values, "multiply") else np.square(values).mean(0)
+    found = np.asarray(square).ravel() - np.square(np.asarray(values.mean(0)).ravel())
+    return found.astype(np.float64)
+
+
 def group_sums(values: Any, groups: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:
     """Sums of the rows of each group, (count, features)."""
     rows = np.arange(len(groups))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodal import fields
-from xmodal.models.layers import drawn
+from xmodal.models.layers import ENTRIES, drawn
 from xmodal.models.parts.sparse import sparse_values
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DIMENSIONS = 15
 THETA = 10.0  # overdispersion of counts in Pearson residuals (Lause, Berens, Kobak 2021, use 100 for deep data)
-CHUNK = 1_024
+CHUNK = 1_024  # cells at once; fewer of wide modalities
 
 
 class States(nn.Module):
@@ -66,14 +66,15 @@ class States(nn.Module):
     def of(self, cells: Cells) -> Tensor:
         """States of ``cells``, chunk by chunk."""
         values = self._raw(cells)
-        parts = [self(self._tensor(values[i : i + CHUNK])) for i in range(0, len(cells), CHUNK)]
+        size = max(1, min(CHUNK, ENTRIES // len(self.modality)))
+        parts = [self(self._tensor(values[i : i + size])) for i in range(0, len(cells), size)]
         return torch.cat(parts) if parts else torch.zeros(0, DIMENSIONS)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``: counts, opened peaks or values, (cells, features) dense."""
         z = self._standard(x)
         if self.counts:
-            z = z - self.get_buffer("centre")
+            z.sub_(self.get_buffer("centre"))
         return nn.functional.normalize(z @ self.get_buffer("components"), dim=1)
 
     def _raw(self, cells: Cells) -> Any:
@@ -89,4 +90,5 @@ class States(nn.Module):
             spread = self.get_buffer("spread").clamp(min=1e-6)
             return ((x - self.get_buffer("centre")) / spread).clamp(-10, 10)
         mean = x.sum(1, keepdim=True) * self.get_buffer("share")
-        return ((x - mean) / (mean + mean.square() / THETA).sqrt().clamp(min=1e-6)).clamp(-self.limit, self.limit)
+        spread = mean.square().div_(THETA).add_(mean).sqrt_().clamp_(min=1e-6)
+        return (x - mean).div_(spread).clamp_(-self.limit, self.limit)
