@@ -83,5 +83,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
+    from xmodal import starting
+
+    starting.wait_for_first()
     click.echo(f"xmodal: error: {message}", err=True)
     sys.exit(code)

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic import BaseModel, ValidationError
 
-from xmodal import caches, progress
+from xmodal import caches, progress, starting
 from xmodal.errors import UsageRefused
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -67,7 +67,8 @@ def common(function: Function) -> Function:
     def wrapped(*args: Any, loudness: str | None, threads: int | None, **kwargs: Any) -> Any:
         set_up_logging(loudness)
         caches.provide()
-        threads = threads or granted_cpus()
+        starting.require_alone(click.get_current_context().info_name or "")
+        threads = max(1, (threads or granted_cpus()) // starting.here_too())
         # Before numpy or torch is imported: oversubscribed threads made steps 5-10 times slower.
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
         for name in (

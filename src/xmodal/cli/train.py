@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,14 @@ from xmodal.errors import ModelRefused, NotApplicable, SettingRefused
     type=READABLE,
     help="Begin with the cell encoder that `xmodal pretrain` left (pretrained.safetensors).",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Train in so many processes on this machine, each with a GPU of its own (or its share of --threads); several "
+    "machines: torchrun.",
+)
 @click.option("--gene-table", type=READABLE, help="Gene positions (GTF, BED or TSV) for peak-gene links by distance.")
 @on_disk_option
 @click.option("--links", type=READABLE, help="Peak-gene links as a TSV with columns gene, peak[, weight].")
@@ -117,6 +126,7 @@ def command(
     text_model: str | None,
     allow_download: bool,
     initial: Path | None,
+    processes: int,
     gene_table: Path | None,
     links: Path | None,
     on_disk: Choice,
@@ -129,15 +139,27 @@ def command(
 
     A run that was stopped goes on from OUTPUT_DIR/state.safetensors (or from its state in --state-dir) where that exists.
     """
+    from xmodal import starting
+
+    if processes > 1 and not starting.asked():
+        click.get_current_context().exit(starting.in_several(processes, sys.argv[1:]))
+
+    from xmodal import devices, ranks
     from xmodal.learning import earlier
 
-    taken_over = resume_from is not None and state_dir is None and earlier.take_over(resume_from, output_dir)
-
-    from xmodal import devices
+    taken_over = False
+    if not starting.asked():  # before anything slow: an attempt that is killed early still hands the state on
+        taken_over = resume_from is not None and state_dir is None and earlier.take_over(resume_from, output_dir)
     from xmodal.learning.run_training import refused_trial, run
     from xmodal.learning.training_job import TrainRequest
     from xmodal.learning.training_labels import LabelRequest
 
+    ranks.take_gpu(device)
+    chosen = devices.choose(device, threads, seed)
+    ranks.begin(chosen)
+    if starting.asked() and resume_from is not None and state_dir is None:
+        given = resume_from
+        taken_over = ranks.of_first(lambda: earlier.take_over(given, output_dir), chosen)
     request = TrainRequest(
         model=model,
         output_dir=output_dir,
@@ -157,14 +179,18 @@ def command(
         initial=initial,
         on_disk=on_disk,
     )
-    chosen = devices.choose(device, threads, seed)
     try:
         metrics: dict[str, Any] = run(prepared, request, chosen)
     except (ModelRefused, SettingRefused, NotApplicable) as error:
         if not trial:
             raise
-        refused_trial(request, error)
-        click.echo(f"{model}: refused, so this trial is out: {error}")
+        if ranks.first():
+            refused_trial(request, error)
+            click.echo(f"{model}: refused, so this trial is out: {error}")
+        return
+    finally:
+        ranks.end()
+    if not ranks.first():
         return
     timing = metrics["timing"]
     click.echo(

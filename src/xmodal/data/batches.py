@@ -16,7 +16,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from xmodal import fields
+from xmodal import fields, ranks
 from xmodal.data import shuffling
 from xmodal.data.on_disk import Counts, OnDisk, entries, held, stacked, taken
 from xmodal.data.transforms import tensor_to_scale, to_scale
@@ -102,6 +102,12 @@ class Batch:
             {k: v.to(device, non_blocking=True) for k, v in x.items()} for x in (self.depth, self.present, self.extra)
         )
         return Batch(sparse, self.scales, depth, present, extra)
+
+    @cached_property
+    def own(self) -> Batch:
+        """The cells whose wide values this process computes: all, but where several processes train together."""
+        mine = ranks.own(len(self))
+        return self if mine == slice(0, len(self)) else self.rows(mine)
 
     def rows(self, index: Tensor | slice) -> Batch:
         """The cells ``index`` of this batch."""

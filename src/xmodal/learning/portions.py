@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from xmodal import ranks, starting
 from xmodal.memory import Portions
 from xmodal.models.base import CrossModalModel
 
@@ -29,7 +30,8 @@ Terms = list[tuple[dict[str, Tensor], int]]  # loss terms of each portion, and i
 
 def of_training(cells: int) -> Portions:
     """Portions of minibatches of at most so many cells."""
-    return Portions(cells, LEAST, "training", "nothing, or a GPU with more memory, or --set batch_size={size}")
+    least = cells if starting.asked() else LEAST  # processes that share a minibatch must agree on what is done with it
+    return Portions(cells, least, "training", "nothing, or a GPU with more memory, or --set batch_size={size}")
 
 
 def cut(batch: Batch, size: int) -> list[Batch]:
@@ -57,6 +59,7 @@ def gradients(running: Running, batch: Batch, device: torch.device, size: int) -
             loss = loss * (len(portion) / len(batch))
         loss.backward()  # type: ignore[no-untyped-call]
         found.append(({name: value.detach() for name, value in terms.items()}, len(portion)))
+    ranks.settle()
     return found
 
 

@@ -16,12 +16,12 @@ import numpy.typing as npt
 import pandas as pd
 from torch import __version__ as torch_version
 
-from xmodal import __version__, fields, memory, outputs, provenance, registry
+from xmodal import __version__, fields, memory, outputs, provenance, ranks, registry, starting
 from xmodal.data.on_disk import Counts, OnDisk
 from xmodal.errors import UsageRefused, XmodalError
 from xmodal.learning import calibration, checkpoint, novelty, training
 from xmodal.learning.training_job import Job, TrainRequest, job_of, parse_settings
-from xmodal.learning.training_state import Keeper, same_run
+from xmodal.learning.training_state import Keeper, Reader, same_run
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,8 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
 
         begun = {"initial": load_into(model, request.initial)}
     request.output_dir.mkdir(parents=True, exist_ok=True)  # from here on nothing is refused
-    keeper = _keeper(request, run_digest(model, request.seed, (job.train, job.valid), device, request.initial))
+    digest = run_digest(model, request.seed, (job.train, job.valid), device, request.initial)
+    keeper = _keeper(request, digest, device)
     try:
         result = training.fit(model, job.train, job.valid, device, seed=request.seed, keeper=keeper)
         fitted = {m: _novelty(job.train, m, request.seed) for m in job.vocabulary}
@@ -69,7 +70,8 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
             "timing": _timing(started, request, result, device),
         }
         known = {m: n for m, n in fitted.items() if n is not None}
-        _write(request.output_dir, model, (known, errors), result, metrics)
+        if ranks.first():
+            _write(request.output_dir, model, (known, errors), result, metrics)
     except BaseException:
         keeper.stopped()
         raise
@@ -84,11 +86,13 @@ def _timing(started: float, request: TrainRequest, result: training.Fit, device:
         **({"went_on_from_epoch": result.resumed} if result.resumed else {}),
         "threads": request.threads,
         "device": device.type,
+        **({"processes": starting.count()} if starting.count() > 1 else {}),
         **({"gpu_peak_mib": memory.gpu_peak_mib()} if device.type == "cuda" else {}),
     }
 
 
-def _keeper(request: TrainRequest, digest: str) -> Keeper:
+def _keeper(request: TrainRequest, digest: str, device: torch.device) -> Keeper:
+    """Of several processes the first one keeps the state; where it has one, all go on from it."""
     if request.state_dir is not None:
         state = request.state_dir / f"{digest[:16]}.{fields.STATE_FILE}"
     else:
@@ -98,8 +102,12 @@ def _keeper(request: TrainRequest, digest: str) -> Keeper:
         log.warning(
             "the state of another training, or an unreadable one, is given up (%s); training from the start", why
         )
-        state.unlink()
-    return Keeper(state, digest, request.save_every)
+        if ranks.first():
+            state.unlink()
+    there = ranks.of_first(state.exists, device)
+    if ranks.first():
+        return Keeper(state, digest, request.save_every)
+    return Reader(state if there else None, digest)
 
 
 def refused_trial(request: TrainRequest, why: XmodalError) -> None:

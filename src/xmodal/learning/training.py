@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from xmodal import memory, progress
+from xmodal import memory, progress, ranks
 from xmodal.data.batches import joined
 from xmodal.errors import ModelRefused
 from xmodal.kernels.losses import without_values
@@ -75,6 +75,7 @@ def fit(
     torch.manual_seed(seed)
     model.prepare(train)
     model.to(device)
+    ranks.agree(model.state_dict().values())
     running = start(model, seed)
     settings = model.settings
     if isinstance(settings, GradientSettings) and settings.epochs:
@@ -82,7 +83,10 @@ def fit(
             running.fit.resumed = running.epoch
             log.info("going on from epoch %d", running.epoch)
         each = len(train)
-        with progress.bar(settings.epochs * each, "training", done=running.epoch * each) as running.bar:
+        with (
+            progress.bar(settings.epochs * each, "training", done=running.epoch * each) as running.bar,
+            ranks.sharing(),
+        ):
             _epochs(running, settings, (train, valid), device, keeper)
         model.load_state_dict(running.best)
     model.eval()
@@ -90,7 +94,9 @@ def fit(
     if isinstance(settings, GradientSettings) and settings.epochs and len(valid):
         everything = joined(train, valid)
         with progress.bar(settings.refit_epochs * len(everything), "all cells") as running.bar:
-            _refit(running, settings, everything, device)
+            with ranks.sharing():
+                _refit(running, settings, everything, device)
+            ranks.agree(model.state_dict().values())
     if running.portions.halved:
         running.fit.cells_at_once = running.portions.size
         running.fit.warnings.append(
@@ -131,7 +137,7 @@ def _epochs(
 ) -> None:
     result, pace = running.fit, progress.Pace()
     while running.epoch < settings.epochs and running.epoch - result.best_epoch < settings.patience:
-        row = _one_epoch(running, settings, cells, device)
+        row = ranks.agreed(_one_epoch(running, settings, cells, device), device)
         if not math.isfinite(row["valid_loss"]):
             keeper.done()  # going on from here would fail again
             raise ModelRefused(
@@ -139,6 +145,7 @@ def _epochs(
                 do="lower the learning rate: --set learning_rate=0.001",
             )
         result.history.append(row)
+        ranks.agree(running.model.state_dict().values())
         if isinstance(running.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             running.scheduler.step(row["valid_loss"])
         else:

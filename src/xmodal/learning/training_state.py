@@ -77,6 +77,20 @@ class Keeper:
             self.path.unlink(missing_ok=True)
 
 
+class Reader(Keeper):
+    """Goes on from a state that another process keeps."""
+
+    def __init__(self, path: Path | None, run: str) -> None:
+        super().__init__(None, run)
+        self.kept = path
+
+    def resume(self, running: Running) -> bool:
+        if self.kept is None:
+            return False
+        load(self.kept, running, self.run)
+        return True
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The state after a whole epoch; a run stopped within an epoch goes on from the one before."""

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from xmodal import fields
+from xmodal import fields, ranks
 from xmodal.data.batches import Batch, Cells, joined
 from xmodal.data.shuffling import LARGE
 from xmodal.models.base import CrossModalModel, GradientSettings
@@ -162,7 +162,8 @@ class Auto(CrossModalModel):
             both = batch if len(rows) == len(batch) else batch.rows(rows)
             with torch.no_grad():
                 depth = way.depth.standard(both)
-                state = torch.cat([self.state(m)(self._raw(both, m)) for m in way.space], 1)
+                state = torch.cat([self.state(m)(self._raw(both.own, m)) for m in way.space], 1)
+                state = ranks.gathered(state, len(both))
                 group = torch.cdist(state, way.centres.to(state.device)).argmin(1)
                 near, smooth = neighbours(state, group), way.smooth.to(state.device)[group]
             for i, net in enumerate(way.networks()):

@@ -12,12 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from xmodal import fields
+from xmodal import fields, ranks
 from xmodal.data.batches import Batch, Cells
 from xmodal.kernels import products
 from xmodal.kernels.rows import Rows
 from xmodal.models.base import CrossModalModel, GradientSettings
-from xmodal.models.layers import BlockDecoder, BlockEncoder, Hide, RowLinear, Standardise, block, drawn
+from xmodal.models.layers import BlockDecoder, BlockEncoder, Hide, RowLinear, Standardise, WideLinear, block, drawn
 from xmodal.models.likelihoods import Head
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ class Encoder(nn.Module):
             self.body = BlockEncoder(blocks, widths, settings.latent, settings.dropout)
         else:
             self.sparse = modality.scale == fields.BINARY
-            first = block(len(modality) + 1, settings.hidden, settings.dropout, RowLinear if self.sparse else nn.Linear)
+            first = block(
+                len(modality) + 1, settings.hidden, settings.dropout, RowLinear if self.sparse else WideLinear
+            )
             self.body = nn.Sequential(first, nn.Linear(settings.hidden, settings.latent))
         self.activity: Activity | None = None
         if name == fields.ATAC and vocabulary.links is not None and settings.gene_activity:
@@ -108,7 +110,7 @@ class Activity(nn.Module):
         self.register_buffer("mean", torch.zeros(genes))
         self.register_buffer("spread", torch.ones(genes))
         self.body = nn.Sequential(
-            block(genes, settings.hidden, settings.dropout), nn.Linear(settings.hidden, settings.latent)
+            block(genes, settings.hidden, settings.dropout, WideLinear), nn.Linear(settings.hidden, settings.latent)
         )
 
     def scores(self, opened: Rows) -> Tensor:
@@ -196,6 +198,7 @@ class CrossMP(CrossModalModel):
         assert isinstance(decoder, nn.Sequential)
         body, last = decoder
         assert isinstance(last, nn.Linear)
+        ranks.owe(last)
         return head.total(body(z), (last.weight, last.bias), batch, has.to(z.dtype) / has.sum())
 
     def embed(self, batch: Batch) -> Tensor:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xmodal import fields
+from xmodal import fields, ranks
 from xmodal.kernels import products
 from xmodal.kernels.rows import Rows
 from xmodal.models.mean import column_means
@@ -120,7 +121,18 @@ class Hide(nn.Module):
         return words.view(torch.uint8)[:size].view(shape) >= self.limit
 
 
-class RowLinear(nn.Linear):
+class WideLinear(nn.Linear):
+    """A linear layer from the features of a modality, each process's own rows of which it computes (:mod:`xmodal.ranks`)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not ranks.shared():
+            return super().forward(x)
+        ranks.owe([self.weight])
+        out = ranks.gathered(F.linear(x[ranks.own(len(x))], self.weight), len(x))
+        return out if self.bias is None else out + self.bias
+
+
+class RowLinear(WideLinear):
     """A linear layer that also takes sparse rows; its weight lies in memory feature by feature, as these read it."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -128,7 +140,13 @@ class RowLinear(nn.Linear):
         self.weight = nn.Parameter(self.weight.detach().T.contiguous().T)
 
     def forward(self, x: Tensor | Rows) -> Tensor:
-        return super().forward(x) if isinstance(x, Tensor) else products.times(x, self.weight.T) + self.bias
+        if isinstance(x, Tensor):
+            return super().forward(x)
+        cells = len(x)
+        if ranks.shared():
+            ranks.owe([self.weight])
+            x = x.take(ranks.own(cells))
+        return ranks.gathered(products.times(x, self.weight.T), cells) + self.bias
 
 
 def block(inputs: int, outputs: int, dropout: float = 0.0, first: type[nn.Linear] = nn.Linear) -> nn.Sequential:

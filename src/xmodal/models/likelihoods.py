@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xmodal import fields
+from xmodal import fields, ranks
 from xmodal.data.transforms import CP
 from xmodal.kernels import count_losses, losses
 from xmodal.models.layers import drawn
@@ -142,8 +142,13 @@ class Head(nn.Module):
         """Sum of ``share`` (cells,) x :meth:`loss`, a scalar; outputs are ``hidden`` (cells, h) through ``layer``.
 
         ``layer``: weight (features, h) and bias (features,) or None.  Peaks and counts are compared chunk by chunk, so that
-        neither they nor the outputs are dense at once.
+        neither they nor the outputs are dense at once.  Who gives ``layer`` says that it is owed (:mod:`xmodal.ranks`).
         """
+        ranks.owe(self)
+        hidden, batch, share = ranks.own_rows(hidden), batch.own, share[ranks.own(len(share))]
+        return ranks.total(self._total(hidden, layer, batch, share))
+
+    def _total(self, hidden: Tensor, layer: tuple[Tensor, Tensor | None], batch: Batch, share: Tensor) -> Tensor:
         kind, rows = self.modality.likelihood, batch.sparse[self.modality.name]
         weight, bias = layer
         if kind == fields.GAUSSIAN or (kind == fields.NB and self.counts == fields.ZINB):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from xmodal import fields
+from xmodal import fields, ranks
 from xmodal.data.batches import Batch, Cells
 from xmodal.data.transforms import CP
 from xmodal.errors import SettingRefused
@@ -167,7 +167,12 @@ class SailerX(CrossModalModel):
 
     def _places(self, batch: Batch) -> Places:
         """Of every modality, in its projection; a modality that no cell has is left out of the sums, not of the dictionary."""
-        return {m: Place(self._projection(m)(batch), log_depth(batch, m), batch.present[m]) for m in self.vocabulary}
+        found = {}
+        for m in self.vocabulary:
+            own = self._projection(m)(batch.own), log_depth(batch.own, m)
+            place, depth = (ranks.gathered(x, len(batch)) for x in own)
+            found[m] = Place(place, depth, batch.present[m])
+        return found
 
     def _reference_width(self) -> int:
         if self.vocabulary.reference is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from xmodal import fields
+from xmodal import fields, ranks
 from xmodal.kernels import products
 from xmodal.models.layers import Hide
 from xmodal.models.likelihoods import Head
@@ -61,10 +61,15 @@ class Encoder(nn.Module):
     def _wide(self, batch: Batch, layer: nn.Linear) -> Tensor:
         """The features as they are through ``layer``, (cells, hidden); of peaks only the open ones are read."""
         m = self.modality.name
+        ranks.owe(layer)
         if self.modality.likelihood != fields.BERNOULLI:
-            return layer(self.hide(self.projection.standard(batch.values[m])))  # type: ignore[operator]
+            own = layer(self.hide(self.projection.standard(batch.own.values[m])))  # type: ignore[operator]
+            return ranks.gathered(own, len(batch))
         opened = batch.sparse[m].positive()
-        return products.times(self.hide.at(opened.times(1 / opened.sums().clamp(min=1).sqrt())), layer.weight.T)
+        shown = self.hide.at(opened.times(1 / opened.sums().clamp(min=1).sqrt()))
+        if ranks.shared():
+            shown = shown.take(ranks.own(len(batch)))
+        return ranks.gathered(products.times(shown, layer.weight.T), len(batch))
 
 
 class Decoder(nn.Module):
@@ -96,6 +101,7 @@ class Decoder(nn.Module):
     def loss(self, inputs: tuple[Tensor, Tensor, Tensor], batch: Batch, share: Tensor) -> Tensor:
         """Sum of ``share`` (cells,) x the head's loss, a scalar; ``inputs``: z, covariates and depth of :meth:`forward`."""
         z, covariates, depth = inputs
+        ranks.owe([self.out.weight, *([] if self.slope is None else [self.slope])])
         hidden, weight = self.body(torch.cat([z, covariates], 1)), self.out.weight
         if self.slope is not None:  # one more input of the last layer
             hidden, weight = torch.cat([hidden, depth[:, None]], 1), torch.cat([weight, self.slope[:, None]], 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from xmodal import fields
+from xmodal import fields, ranks
 from xmodal.models.layers import drawn
 from xmodal.models.mean import column_means
 from xmodal.models.parts.sparse import SparseLinear
@@ -104,16 +104,18 @@ class DirectNet(nn.Module):
         ``near``: neighbours of each cell among them, (cells, NEIGHBOURS), -1 where there is none; ``smooth``: the target's mean
         profile of the cell's group, (cells, features).
         """
+        ranks.owe(self.out)
         hidden, true = self.before(batch, depth), batch.values[self.target.name]
         if self.form == "shares":
             true = true / true.sum(1, keepdim=True).clamp(min=1e-6)
         if self.training:
             true = torch.lerp(smooth, true, self.own) if self.own < 1 else true
             hidden, true = self._mixed(hidden, true, near)
-        outputs = self.out(self.body(hidden))
+        true = true[ranks.own(len(true))]
+        outputs = self.out(ranks.own_rows(self.body(hidden)))
         if self.form == "values":
-            return (outputs - true).square().mean() / self.get_buffer("variance")
-        return -(true * outputs.log_softmax(1)).sum(1).mean() / 5
+            return ranks.mean((outputs - true).square(), len(hidden)) / self.get_buffer("variance")
+        return -ranks.mean((true * outputs.log_softmax(1)).sum(1), len(hidden)) / 5
 
     @staticmethod
     def _mixed(hidden: Tensor, true: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xmodal import fields
+from xmodal import fields, ranks
 from xmodal.data.transforms import CP
 from xmodal.kernels import products
 from xmodal.kernels.rows import Rows
@@ -70,7 +70,11 @@ class SparseLinear(nn.Module):
     def forward(self, x: Tensor | Rows) -> Tensor:
         if isinstance(x, Rows) and len(x.column) > DENSE_SHARE * len(x) * x.width:
             x = x.dense()
+        mine, cells = ranks.own(len(x)), len(x)
+        ranks.owe([self.weight])
         if isinstance(x, Rows):
             kept = replace(x, value=F.dropout(x.value, self.dropout, self.training))
-            return products.times(kept, self.weight) + self.bias
-        return F.dropout(x, self.dropout, self.training) @ self.weight + self.bias
+            some = kept.take(mine) if ranks.shared() else kept
+            return ranks.gathered(products.times(some, self.weight), cells) + self.bias
+        dense = F.dropout(x, self.dropout, self.training)
+        return ranks.gathered(dense[mine] @ self.weight, cells) + self.bias

@@ -1,0 +1,5 @@
+"""``python -m xmodal``, as torchrun starts it."""
+
+from xmodal.cli import main
+
+main()
