@@ -13,8 +13,10 @@ are whole already.  Outside of :func:`sharing` and without torchrun all of these
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -69,7 +71,7 @@ def begin(device: torch.device) -> None:
 
     if not first():
         logging.getLogger("xmodal").setLevel(logging.ERROR)
-    with _together():
+    with _together(), _stdout_is_ours():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         dist.barrier()
     log.info("%d processes train together, each its share of every minibatch", count())
@@ -221,6 +223,20 @@ def _together() -> Iterator[None]:
             f"another process of this training failed or is not to be reached ({str(error).splitlines()[0]}). What to do: see "
             "what it said itself; all hosts need the same torchrun options and a way to --rdzv-endpoint"
         ) from None
+
+
+@contextmanager
+def _stdout_is_ours() -> Iterator[None]:
+    """gloo tells of its connections on stdout, where results go; inside, that is stderr."""
+    sys.stdout.flush()
+    ours = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what C has not yet written
+        os.dup2(ours, 1)
+        os.close(ours)
 
 
 def _summed(x: Tensor) -> None:

@@ -188,8 +188,7 @@ def command(
             refused_trial(request, error)
             click.echo(f"{model}: refused, so this trial is out: {error}")
         return
-    finally:
-        ranks.end()
+    ranks.end()
     if not ranks.first():
         return
     timing = metrics["timing"]

@@ -46,6 +46,10 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
         outputs.refuse_existing(request.state_dir / fields.STATE_FILE, overwrite=True)
     job = job_of(path, request, model_class, settings, device)
     model = job.model_class.build(job.settings, job.vocabulary)
+    if starting.asked() and not model.shares:
+        log.warning(
+            "model '%s' has nothing that processes can share: each does all of it, and one is as fast", model.name
+        )
     begun = {}
     if request.initial is not None:
         from xmodal.pretraining.initial import load_into

@@ -80,6 +80,7 @@ class Auto(CrossModalModel):
     Settings = AutoSettings
     streams = True
     min_cells = 24
+    shares = True
     min_pairs = 20
     settings: AutoSettings
 

@@ -67,6 +67,7 @@ class CrossModalModel(nn.Module):
     takes_batches: ClassVar[bool] = False  # does it take technical batches out of its latent?
     takes_labels: ClassVar[bool] = False  # does it learn what cells are called, and what texts say of them?
     streams: ClassVar[bool] = False  # can it be trained on cells whose counts stay on disk (see data/on_disk)?
+    shares: ClassVar[bool] = False  # do several processes each compute wide layers for their rows only (xmodal.ranks)?
     only: ClassVar[str | None] = None  # the one modality it learns from; None: all, and pairs of them
     min_cells: ClassVar[int] = 2  # paired training cells below which fitting makes no sense
     min_pairs: ClassVar[int] = 2  # paired training cells below which one direction is not learned

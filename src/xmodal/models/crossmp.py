@@ -146,6 +146,7 @@ class CrossMP(CrossModalModel):
     streams = True
     has_latent = True
     decodes = True
+    shares = True
     min_cells = 50
     settings: CrossMPSettings
 

@@ -98,6 +98,7 @@ class SailerX(CrossModalModel):
     has_latent = True
     decodes = True
     takes_batches = True
+    shares = True
     min_cells = 50
     settings: SailerXSettings
 
