@@ -10,6 +10,7 @@ class XmodalError(Exception):
     """Base of all expected errors; ``exit_code`` is what the process ends with."""
 
     exit_code = 1
+    hearsay = False  # is it about another process, which says itself what is wrong?
 
 
 class InputRefused(XmodalError):

@@ -43,6 +43,7 @@ class Elsewhere(XmodalError):
     """Another process of this training has ended or is not to be reached."""
 
     exit_code = 3
+    hearsay = True
 
 
 def first() -> bool:

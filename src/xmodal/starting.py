@@ -9,7 +9,7 @@ import time
 from xmodal.errors import UsageRefused
 
 TRAINS = "train"  # the one command that several processes can share
-GRACE = 5.0  # seconds in which torchrun ends the others once one has failed
+GRACE = 15.0  # seconds in which torchrun ends the others once one has failed
 
 
 def asked() -> bool:
@@ -60,7 +60,10 @@ def require_alone(command: str) -> None:
         )
 
 
-def wait_for_first() -> None:
-    """What is wrong is mostly wrong for all: the first process says it, and torchrun ends the others before they do."""
-    if here():
-        time.sleep(GRACE)
+def wait_for_first(hearsay: bool = False) -> None:
+    """What is wrong is mostly wrong for all: the first process says it, and torchrun ends the others before they do.
+
+    ``hearsay``: it is wrong in another process, which is given time to say so.
+    """
+    if here() or (asked() and hearsay):
+        time.sleep(GRACE * (1 + hearsay))

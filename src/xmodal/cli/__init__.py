@@ -64,7 +64,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except XmodalError as error:
-        _fail(str(error), error.exit_code)
+        _fail(str(error), error.exit_code, error.hearsay)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -82,9 +82,12 @@ def main() -> None:
         raise
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int, hearsay: bool = False) -> None:
     from xmodal import starting
 
-    starting.wait_for_first()
+    starting.wait_for_first(hearsay)
     click.echo(f"xmodal: error: {message}", err=True)
+    if starting.asked():  # at once, so that torchrun ends the others before they say the same
+        sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)
