@@ -65,8 +65,9 @@ def stop_and_go_on(make: Callable[[], CrossModalModel], parts: tuple[Cells, Cell
     except SystemExit:
         training._one_epoch = whole
     model = make()
-    there = ranks.of_first(state.exists, torch.device("cpu"))
-    result = training.fit(model, *parts, torch.device("cpu"), keeper=keeper(there))
+    if starting.asked():
+        torch.distributed.barrier()  # the first process has written
+    result = training.fit(model, *parts, torch.device("cpu"), keeper=keeper(state.exists()))
     assert result.resumed == 2
     return digest(model)
 
