@@ -337,3 +337,40 @@ def test_a_modality_that_was_not_measured_takes_no_memory_elsewhere(prepared: Pa
     moved = cells.batch(slice(0, 8), 16, "rna").rows(slice(0, 8)).to(torch.device("meta"))
     assert moved.values["atac"].stride(0) == 0 and moved.values["atac"].shape == (8, cells.counts["atac"].shape[1])
     assert moved.values["rna"].is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("error", "size"),
+    [
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2097152 bytes."),
+            ": 2 MiB more",
+        ),
+        (MemoryError("Unable to allocate 1.25 GiB for an array with shape (9, 9)"), ": 1.25 GiB more"),
+        (ImportError("libx.so: failed to map segment from shared object"), ". What to do"),
+    ],
+)
+def test_too_little_memory_of_the_cpu_is_one_line(
+    error: Exception, size: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from xmodal import cli
+
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    said = capsys.readouterr().err
+    assert stopped.value.code == 137 and f"out of memory{size}" in said and "batch_size" in said
+
+
+def test_another_error_of_torch_is_not_called_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from xmodal import cli
+
+    def fail(**_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+    with pytest.raises(RuntimeError, match="mat1"):
+        cli.main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import sys
 from typing import Any
 
@@ -43,6 +44,10 @@ class LazyGroup(click.Group):
             formatter.write_dl([(c.name, c.summary) for c in COMMANDS])
 
 
+# What torch says where memory is not enough, and the system where a library cannot be loaded for that
+NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "failed to map segment", "Cannot allocate memory")
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="xmodal")
 def cli() -> None:
@@ -68,8 +73,10 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except MemoryError:
-        _fail("out of memory. What to do: give the job more memory, or predict fewer cells at once (--rows)", 137)
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)):
+            raise
+        _fail(out_of_memory(error), 137)
     except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         _fail(
             f"{error.filename}: {error.strerror}. What to do: give a path that can be read, or a folder that can be written",
@@ -80,6 +87,17 @@ def main() -> None:
             _fail(f"{error.filename or 'output'}: no space left on the disk. What to do: free space and run again", 3)
         logging.getLogger("xmodal").debug("internal error", exc_info=True)
         raise
+
+
+def out_of_memory(error: BaseException) -> str:
+    """What to do about it; with the size that could not be had, where the error says one (torch: bytes; numpy: MiB or GiB)."""
+    found = re.search(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGT]iB)", str(error))
+    size = "" if found is None else f": {found[2] or f'{int(found[1]) / 2**20:.0f} MiB'} more did not fit"
+    return (
+        f"out of memory{size}. What to do: give the job more memory; or train with smaller minibatches (--set batch_size=N) "
+        "or a smaller model, predict fewer cells at once (--rows) or fewer features (--features), read cells from disk "
+        "(--on-disk always)"
+    )
 
 
 def _fail(message: str, code: int, hearsay: bool = False) -> None:
