@@ -60,3 +60,12 @@ def test_no_gpu_is_said_plainly(prepared: object, tmp_path: object) -> None:
         pytest.skip("skipped, because this machine has a GPU")
     done = call_xmodal("train", prepared, "--output-dir", tmp_path, "--device", "cuda", "--overwrite")
     assert done.code == 2 and "--device cpu" in done.err
+
+
+def test_what_is_to_be_done_at_the_end_is_done() -> None:
+    code = (
+        "import atexit, sys, torch\nfrom xmodal.cli import main\natexit.register(print, 'last words')\n"
+        "sys.argv = ['xmodal', '--version']\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()) == (0, [f"xmodal, version {__version__}", "last words"])

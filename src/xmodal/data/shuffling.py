@@ -14,6 +14,7 @@ import torch
 Index = npt.NDArray[np.int64]
 LARGE = 1 << 27  # 1 GB in memory
 WINDOW = 1 << 23  # 64 MB; a window holds the cells of dozens of blocks
+READ = 1 << 25  # 256 MB: counts read at once where the order is any, so that a file is read four times an epoch at most
 BLOCK = 64  # neighbouring cells that go together
 
 
@@ -30,6 +31,7 @@ def order(entries: Index, generator: torch.Generator) -> Index:
 
 
 def read_at_once(entries: Index, size: int) -> int:
-    """Cells that are read in one go, a multiple of the minibatch's ``size``: those of a window."""
+    """Cells that are read in one go, a multiple of the minibatch's ``size``: those of a window, where there are windows."""
     mean = max(float(entries.mean()) if len(entries) else 0.0, 1.0)
-    return max(int(WINDOW / mean) // size, 1) * size
+    most = READ if entries.sum() <= LARGE else WINDOW
+    return max(int(most / mean) // size, 1) * size
