@@ -44,13 +44,13 @@ def run_oracle(simulated: Simulated) -> Oracle:
     modalities = simulated.mdata.mod
     everyone = simulated.obs.index
     have = everyone[np.all([everyone.isin(part.obs_names) for part in modalities.values()], axis=0)]
-    values = {m: _values(m, part[have].X) for m, part in modalities.items()}
+    values = {m: values_of(m, part[have].X) for m, part in modalities.items()}
     rows = simulated.obs.index.get_indexer(have)
     test = (simulated.obs[SPLIT] == TEST).to_numpy()[rows]
     predictions, scores = {}, {}
     for source, side in ((ATAC, "p"), (RNA, "r")):
         truth = np.hstack([simulated.truth[side], simulated.truth["y"]])[rows]  # (cells, bits + traits)
-        read = _read_out(values[source], truth, test)
+        read = read_out(values[source], truth, test)
         products = _products(read[:, : simulated.settings.bits], int(simulated.settings.block))
         for target in values:
             if target == source:
@@ -65,14 +65,14 @@ def run_oracle(simulated: Simulated) -> Oracle:
     return Oracle(list(have[test]), predictions, scores)
 
 
-def _values(modality: str, x: Any) -> Array:
+def values_of(modality: str, x: Any) -> Array:
     dense = np.asarray(x.toarray() if sp.issparse(x) else x, np.float64)
     if modality == RNA:
         return np.log1p(1e4 * dense / np.maximum(dense.sum(1, keepdims=True), 1))
     return (dense > 0).astype(np.float64) if modality == ATAC else dense
 
 
-def _read_out(x: Array, truth: Array, test: Array) -> Array:
+def read_out(x: Array, truth: Array, test: Array) -> Array:
     """Bits and traits of all cells, read out of ``x``; of training cells out of fold, so they err as the test's do."""
     centre, spread = x[~test].mean(0), x[~test].std(0)
     x = (x - centre) / np.where(spread > 0, spread, 1)

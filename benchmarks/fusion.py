@@ -1,0 +1,192 @@
+"""Ways for modalities to meet, measured on simulated cells whose genes follow products of what peaks tell.
+
+    python benchmarks/fusion.py [--models contrastive,mfm] [--seeds 1,2,5] [--cells 6000] [--set NAME=VALUE ...]
+                                [--write]
+
+Half of the cells are training cells.  Beside the models: the oracle that knows the coupling, `linear`, and early
+concatenation with modality dropout, which has the size and the training of the models.  Nothing is asked of a model unless the
+oracle is at least 1.25 times as good as what multiplies nothing (the run stops otherwise).  Results are kept in
+benchmarks/results/fusion.json with ``--write`` (a model measured anew replaces its own), which also rewrites the table of
+benchmarks/RESULTS.md.  Settings were chosen on other seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from common import HERE, between
+from fusion_early import Early
+from fusion_measures import (
+    Array,
+    cells_of_simulation,
+    chunked,
+    dedicated_scores,
+    foscttm,
+    label_scores,
+    oracle_labels,
+    prediction_scores,
+)
+
+from xmodal import registry
+from xmodal.data.batches import Cells
+from xmodal.data.vocabulary import Vocabulary
+from xmodal.fields import ATAC, RNA, TEST, TRAIN, VALID
+from xmodal.fusion.fused import FusedSettings
+from xmodal.learning import training
+from xmodal.learning.training_job import parse_settings
+from xmodal.models.base import CrossModalModel
+from xmodal.simulation.simulate import SimulateSettings, Simulated, simulate
+from xmodal.simulation.simulation_oracle import ENOUGH, run_oracle
+
+log = logging.getLogger("benchmark")
+RESULTS = HERE / "results" / "fusion.json"
+WAYS = ((ATAC, RNA), (RNA, ATAC))
+Scores = dict[str, float]
+FIRST = ("oracle", "linear", "early", "dedicated")
+SHOWN = {
+    "atac_rna_all": "A>R",
+    "atac_rna_coupled": "A>R coupled",
+    "rna_atac_all": "R>A",
+    "rna_atac_coupled": "R>A coupled",
+    "type": "type",
+    "joint": "joint",
+    "type_missing": "type, missing",
+    "state_missing": "state, missing",
+    "foscttm": "FOSCTTM",
+    "cpu_s": "CPU s",
+}
+
+
+def trained(model_class: type[CrossModalModel], parts: dict[str, Cells], seed: int, changes: list[str]) -> CrossModalModel:
+    """Fitted as `xmodal train` would; ``cpu_s`` of the model: how long it took."""
+    torch.manual_seed(seed)
+    model = model_class.build(parse_settings(model_class, tuple(changes)), parts[TRAIN].vocabulary)
+    began = time.process_time()
+    training.fit(model, parts[TRAIN], parts[VALID], torch.device("cpu"), seed=seed)
+    model.cpu_s = time.process_time() - began  # type: ignore[assignment]
+    return model.eval()
+
+
+def predictions(simulated: Simulated, model: CrossModalModel, test: Cells) -> Scores:
+    """Mean Pearson correlation both ways."""
+    scores = {}
+    for s, t in WAYS:
+        found = chunked(test, lambda batch, s=s, t=t: model.predict(batch.only(s), s, t))
+        for name, value in prediction_scores(simulated, t, found, test).items():
+            scores[f"{s}_{t}_{name}"] = value
+    return scores
+
+
+def embedder(model: CrossModalModel) -> Callable[[Cells], Array]:
+    return lambda cells: chunked(cells, model.embed)
+
+
+def measured(simulated: Simulated, model: CrossModalModel, parts: dict[str, Cells], seed: int) -> Scores:
+    """Everything that is measured of a model with a latent."""
+    return {
+        **predictions(simulated, model, parts[TEST]),
+        **label_scores(simulated, embedder(model), parts, seed),
+        "foscttm": foscttm(model, parts[TEST]),
+        "cpu_s": float(model.cpu_s),  # type: ignore[arg-type]
+    }
+
+
+def alone(parts: dict[str, Cells], seed: int) -> dict[str, Callable[[Cells], Array]]:
+    """Embeddings of models that know one modality only."""
+    found = {}
+    for m in (RNA, ATAC):
+        vocabulary = Vocabulary({m: parts[TRAIN].vocabulary[m]})
+        few = {k: one_modality(c, vocabulary, m) for k, c in parts.items()}
+        model = trained(Early, few, seed, ["hide=0"])
+        found[m] = lambda cells, v=vocabulary, m=m, x=model: chunked(one_modality(cells, v, m), x.embed)
+    return found
+
+
+def one_modality(cells: Cells, vocabulary: Vocabulary, m: str) -> Cells:
+    return Cells(vocabulary, cells.names, {m: cells.counts[m]}, {m: cells.depth[m]}, {m: np.ones(len(cells), bool)})
+
+
+def comparators(simulated: Simulated, parts: dict[str, Cells], seed: int) -> dict[str, Scores]:
+    """Oracle, linear and early concatenation; stops where the oracle is not far enough above linear."""
+    oracle = run_oracle(simulated)
+    ratio = oracle.scores[f"{ATAC}->{RNA}"]["oracle_over_linear"]
+    if ratio < ENOUGH:
+        raise SystemExit(f"seed {seed}: the oracle is {ratio} times linear; nothing can be asked of a model below {ENOUGH}")
+    found: dict[str, Scores] = {"oracle": {**oracle_labels(simulated), "oracle_over_linear": float(ratio)}}
+    order = [oracle.cells.index(n) for n in parts[TEST].names]
+    for s, t in WAYS:
+        for name, value in prediction_scores(simulated, t, oracle.predictions[s, t][order], parts[TEST]).items():
+            found["oracle"][f"{s}_{t}_{name}"] = value
+    linear = trained(registry.get("linear"), parts, seed, [])
+    found["linear"] = {**predictions(simulated, linear, parts[TEST]), "cpu_s": float(linear.cpu_s)}  # type: ignore[arg-type]
+    early = trained(Early, parts, seed, [])
+    found["early"] = measured(simulated, early, parts, seed)
+    found["dedicated"] = dedicated_scores(simulated, embedder(early), alone(parts, seed), parts, seed)
+    return found
+
+
+def run_seed(seed: int, names: list[str], asked: argparse.Namespace) -> dict[str, Scores]:
+    """Comparators and models on the cells of one seed."""
+    simulated = simulate(SimulateSettings(cells=asked.cells), seed)
+    parts = cells_of_simulation(simulated)
+    found = comparators(simulated, parts, seed) if not asked.no_comparators else {}
+    for name in names:
+        model = trained(registry.get(name), parts, seed, asked.set)
+        found[name] = measured(simulated, model, parts, seed)
+    for name, scores in found.items():
+        log.info("seed %d %s: %s", seed, name, {k: round(v, 3) for k, v in scores.items()})
+    return found
+
+
+def kept(found: dict[str, dict[str, Scores]]) -> dict[str, dict[str, Scores]]:
+    """What was measured so far, with ``found`` (seed, method) in it."""
+    known: dict[str, dict[str, Scores]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for seed, methods in found.items():
+        known[seed] = {**known.get(seed, {}), **methods}
+    RESULTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    return known
+
+
+def table(known: dict[str, dict[str, Scores]]) -> str:
+    """Means over the seeds, one line for each method."""
+    names = list(dict.fromkeys(name for methods in known.values() for name in methods))
+    order = [n for n in (*FIRST, *sorted(set(names) - set(FIRST))) if n in names]
+    lines = [f"| seeds {', '.join(known)} | " + " | ".join(SHOWN.values()) + " |", "|---|" + "---|" * len(SHOWN)]
+    for name in order:
+        rows = [methods[name] for methods in known.values() if name in methods]
+        cells = []
+        for key in SHOWN:
+            values = [row[key] for row in rows if key in row]
+            cells.append(f"{np.mean(values):.3f}" if values else "-")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--models", default="")
+    parser.add_argument("--seeds", default="1,2,5", help="Those of 1 to 5 that pass the check; others stop the run.")
+    parser.add_argument("--cells", type=int, default=6000)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--no-comparators", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("xmodal").setLevel(logging.WARNING)
+    torch.set_num_threads(1)
+    names = [n for n in asked.models.split(",") if n]
+    for seed in asked.seeds.split(","):
+        found = run_seed(int(seed), names, asked)
+        if asked.write:
+            between(HERE / "RESULTS.md", "fusion", table(kept({seed: found})))
+
+
+if __name__ == "__main__":
+    main()

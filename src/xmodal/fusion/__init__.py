@@ -1,0 +1,1 @@
+"""Ways for modalities to meet: one file for each mechanism, behind f(latents, present) -> latent."""

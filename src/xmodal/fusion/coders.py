@@ -1,0 +1,85 @@
+"""One modality to a latent and back, of any likelihood: what all models of this package share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from xmodal import fields
+from xmodal.kernels.rows import Rows
+from xmodal.models.layers import Hide, RowLinear, Standardise
+from xmodal.models.likelihoods import Head
+
+if TYPE_CHECKING:
+    from xmodal.data.batches import Batch, Cells
+    from xmodal.data.vocabulary import Modality
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Sizes and dropout of encoders and decoders."""
+
+    hidden: int
+    latent: int
+    input_dropout: float
+    dropout: float
+
+
+class Encoder(nn.Module):
+    """All features of one modality and its depth to a latent, (cells, outputs).
+
+    Features are z-scored each, or rows of peaks brought to one length; principal components are not whitened, since the
+    small ones, which are noise, would hide products of the large ones.
+    """
+
+    def __init__(self, modality: Modality, widths: Widths, outputs: int) -> None:
+        super().__init__()
+        self.inputs = Standardise(modality)
+        self.hide = Hide(widths.input_dropout)
+        self.sparse = modality.scale == fields.BINARY
+        kind = RowLinear if self.sparse else nn.Linear
+        self.first = kind(len(modality) + 1, widths.hidden)
+        self.body = nn.Sequential(
+            nn.LayerNorm(widths.hidden), nn.GELU(), nn.Dropout(widths.dropout), nn.Linear(widths.hidden, outputs)
+        )
+
+    def prepare(self, cells: Cells) -> None:
+        self.inputs.prepare(cells)
+
+    def read(self, batch: Batch) -> Tensor | Rows:
+        """What the first layer reads, a share of it hidden in training; the depth never is."""
+        if self.sparse:
+            return self.hide.rows(self.inputs.rows(batch)).beside(self.inputs.log_depth(batch))
+        x = self.inputs(batch)
+        return torch.cat([self.hide(x[:, :-1]), x[:, -1:]], 1)
+
+    def forward(self, batch: Batch) -> Tensor:
+        z: Tensor = self.body(self.first(self.read(batch)))
+        return z
+
+
+class Decoder(nn.Module):
+    """A latent to the expectation of one modality, (cells, features), and what is lost when it is wrong."""
+
+    def __init__(self, modality: Modality, widths: Widths, inputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(inputs, widths.hidden), nn.LayerNorm(widths.hidden), nn.GELU(), nn.Dropout(widths.dropout)
+        )
+        self.last = nn.Linear(widths.hidden, len(modality))
+        nn.init.normal_(self.last.weight, std=0.01)
+        self.head = Head(modality)
+
+    def prepare(self, cells: Cells) -> None:
+        self.head.prepare(cells)
+
+    def loss(self, z: Tensor, batch: Batch, has: Tensor) -> Tensor:
+        """Mean over the cells that ``has`` (cells,) marks, a scalar."""
+        return self.head.mean_loss(self.body(z), self.last, batch, has)
+
+    def forward(self, z: Tensor, plain: bool = False) -> Tensor:
+        """Expected values; ``plain``: counts as the log of their expectation, not the expectation of their log."""
+        return self.head.expected(self.last(self.body(z)), plain)

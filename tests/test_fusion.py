@@ -1,0 +1,130 @@
+"""What the ways for modalities to meet promise beside what every model does: nothing of a missing modality gets through."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from xmodal import registry
+from xmodal.data import io
+from xmodal.data.batches import Cells, cells_of
+from xmodal.data.vocabulary import Vocabulary
+from xmodal.fusion.blending import Blend
+from xmodal.fusion.contrast import info_nce
+from xmodal.fusion.fused import Fused
+from xmodal.fusion.hiding import mean_of, one_only
+from xmodal.learning import training
+from xmodal.learning.training_job import parse_settings
+
+NAMES = [n for n in registry.names() if issubclass(registry.get(n), Fused)]
+
+
+@pytest.fixture(scope="module")
+def cells(prepared: Path) -> Cells:
+    mdata = io.read_cells(prepared)
+    return cells_of(mdata, Vocabulary.from_prepared(mdata))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def model(request: pytest.FixtureRequest, cells: Cells) -> Fused:
+    model_class = registry.get(request.param)
+    torch.manual_seed(0)
+    built = model_class.build(parse_settings(model_class, ("epochs=3", "batch_size=64")), cells.vocabulary)
+    half = np.arange(len(cells)) % 3 == 0  # a third lacks ATAC
+    lacking = replace(cells, present={**cells.present, "atac": cells.present["atac"] & ~half})
+    training.fit(built, lacking, cells.subset(np.arange(100)), torch.device("cpu"))
+    assert isinstance(built, Fused)
+    return built.eval()
+
+
+def test_a_missing_modality_changes_nothing(model: Fused, cells: Cells) -> None:
+    """Neither the counts of what is not present nor the other cells of the minibatch are in an embedding or a prediction."""
+    whole = cells.batch(slice(0, 8))
+    with torch.no_grad():
+        only, emptied = whole.only("rna"), cells.batch(slice(0, 8), only="rna")
+        torch.testing.assert_close(model.embed(only), model.embed(emptied), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            model.predict(whole, "rna", "atac"), model.predict(emptied, "rna", "atac"), atol=1e-5, rtol=1e-4
+        )
+        alone = cells.batch(slice(0, 1))
+        torch.testing.assert_close(model.embed(whole)[:1], model.embed(alone), atol=1e-5, rtol=1e-4)
+        assert not torch.allclose(model.embed(only), model.embed(whole), atol=1e-3)
+        nothing = cells.batch(slice(0, 2), 4)  # two rows of padding
+        assert not model.embed(nothing)[2:].any()
+
+
+def test_values_are_on_their_scale(model: Fused, cells: Cells) -> None:
+    batch = cells.batch(slice(0, 64))
+    with torch.no_grad():
+        rna, atac = model.impute(batch, "rna"), model.impute(batch, "atac")
+        assert rna.min() >= 0 and atac.min() >= 0 and atac.max() <= 1
+        assert model.predict(batch, "atac", "rna").min() >= 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_three_modalities_and_a_table_of_values(name: str) -> None:
+    """Any number of modalities, and values that are no counts; a pair that no cell has is not asked for."""
+    from xmodal.data.vocabulary import Modality
+    from xmodal.simulation.simulate import SimulateSettings, simulate
+
+    simulated = simulate(SimulateSettings(cells=300, genes=30, peaks=40, third=10), 0)
+    kinds = {"rna": ("nb", "log1p_cp10k"), "atac": ("bernoulli", "binary"), "protein": ("gaussian", "identity")}
+    parts = simulated.mdata.mod
+    vocabulary = Vocabulary({m: Modality(m, *kinds[m], tuple(parts[m].var_names)) for m in parts})
+    import scipy.sparse as sp
+
+    counts = {m: sp.csr_matrix(part.X, dtype=np.float32) for m, part in parts.items()}
+    depth = {m: np.asarray(x.sum(1), np.float32).ravel() for m, x in counts.items()}
+    has = {m: np.ones(300, bool) for m in parts}
+    has["protein"][:100], has["atac"][100:] = False, False
+    some = Cells(vocabulary, simulated.obs.index.to_numpy(str), counts, depth, has)
+    model_class = registry.get(name)
+    built = model_class.build(parse_settings(model_class, ("epochs=2", "batch_size=64")), vocabulary)
+    training.fit(built, some.subset(np.arange(50, 300)), some.subset(np.arange(50)), torch.device("cpu"))
+    with torch.no_grad():
+        batch = some.batch(slice(0, 120))
+        found = [built.embed(batch), built.predict(batch, "protein", "rna"), built.predict(batch, "rna", "protein")]
+    assert all(bool(x.isfinite().all()) for x in found) and found[2].std(0).max() > 0
+
+
+def test_the_linear_part_is_taken_alone_where_the_network_tells_nothing(cells: Cells) -> None:
+    blend, generator = Blend(cells.vocabulary), torch.Generator().manual_seed(0)
+    train, held = cells.subset(np.arange(300)), cells.subset(np.arange(300, len(cells)))
+    blend.prepare(train)
+
+    def noise(batch: object) -> Tensor:
+        return torch.rand(len(batch), len(cells.vocabulary["rna"]), generator=generator)  # type: ignore[arg-type]
+
+    blend.centre(train, "atac", "rna", noise)
+    blend.weigh(held, "atac", "rna", noise)
+    assert blend.get_buffer("weights_atac_rna")[0] < 0.1
+    batch = held.batch(slice(0, 30))
+    blend.weigh(held, "rna", "atac", lambda b: b.values["atac"] * 0.5)  # who knows the truth is believed
+    assert blend.get_buffer("weights_rna_atac")[0] > 1
+    assert blend(batch.values["atac"] * 0.5, batch, "rna", "atac").max() <= 1
+
+
+def test_hiding_keeps_one_modality_of_a_share_of_the_cells() -> None:
+    torch.manual_seed(0)
+    present = {"a": torch.ones(1000, dtype=torch.bool), "b": torch.arange(1000) >= 100}
+    shown = one_only(present, 0.5)
+    kept = shown["a"].int() + shown["b"].int()
+    assert kept.min() == 1 and 0.4 < (kept[100:] == 1).float().mean() < 0.6
+    assert shown["a"][:100].all() and not shown["b"][:100].any()
+    z = {"a": torch.ones(3, 2), "b": 3 * torch.ones(3, 2)}
+    there = {"a": torch.tensor([True, True, False]), "b": torch.tensor([True, False, False])}
+    assert mean_of(z, there).tolist() == [[2, 2], [1, 1], [0, 0]]
+
+
+def test_contrast_is_least_where_cells_find_themselves() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(40, 8, generator=generator)
+    assert info_nce(a, a, 0.1) < 0.1 < info_nce(a, torch.randn(40, 8, generator=generator), 0.1)
+    twins = torch.cat([a, a])
+    apart = ~(torch.arange(80)[:, None] % 40 == torch.arange(80)[None] % 40)
+    assert info_nce(twins, twins, 0.1, apart) < info_nce(twins, twins, 0.1)  # a twin is no negative
