@@ -17,7 +17,6 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,11 +37,10 @@ from xmodal import registry
 from xmodal.data.batches import Cells
 from xmodal.data.vocabulary import Vocabulary
 from xmodal.fields import ATAC, RNA, TEST, TRAIN, VALID
-from xmodal.fusion.fused import FusedSettings
 from xmodal.learning import training
 from xmodal.learning.training_job import parse_settings
 from xmodal.models.base import CrossModalModel
-from xmodal.simulation.simulate import SimulateSettings, Simulated, simulate
+from xmodal.simulation.simulate import Simulated, SimulateSettings, simulate
 from xmodal.simulation.simulation_oracle import ENOUGH, run_oracle
 
 log = logging.getLogger("benchmark")
@@ -64,7 +62,9 @@ SHOWN = {
 }
 
 
-def trained(model_class: type[CrossModalModel], parts: dict[str, Cells], seed: int, changes: list[str]) -> CrossModalModel:
+def trained(
+    model_class: type[CrossModalModel], parts: dict[str, Cells], seed: int, changes: list[str]
+) -> CrossModalModel:
     """Fitted as `xmodal train` would; ``cpu_s`` of the model: how long it took."""
     torch.manual_seed(seed)
     model = model_class.build(parse_settings(model_class, tuple(changes)), parts[TRAIN].vocabulary)
@@ -118,7 +118,9 @@ def comparators(simulated: Simulated, parts: dict[str, Cells], seed: int) -> dic
     oracle = run_oracle(simulated)
     ratio = oracle.scores[f"{ATAC}->{RNA}"]["oracle_over_linear"]
     if ratio < ENOUGH:
-        raise SystemExit(f"seed {seed}: the oracle is {ratio} times linear; nothing can be asked of a model below {ENOUGH}")
+        raise SystemExit(
+            f"seed {seed}: the oracle is {ratio} times linear; nothing can be asked of a model below {ENOUGH}"
+        )
     found: dict[str, Scores] = {"oracle": {**oracle_labels(simulated), "oracle_over_linear": float(ratio)}}
     order = [oracle.cells.index(n) for n in parts[TEST].names]
     for s, t in WAYS:

@@ -11,7 +11,21 @@ import torch
 
 from xmodal.data.batches import Cells
 from xmodal.data.vocabulary import Modality, Vocabulary
-from xmodal.fields import ATAC, BERNOULLI, BINARY, GAUSSIAN, IDENTITY, LOG_CP10K, NB, PROTEIN, RNA, SPLIT, TEST, TRAIN, VALID
+from xmodal.fields import (
+    ATAC,
+    BERNOULLI,
+    BINARY,
+    GAUSSIAN,
+    IDENTITY,
+    LOG_CP10K,
+    NB,
+    PROTEIN,
+    RNA,
+    SPLIT,
+    TEST,
+    TRAIN,
+    VALID,
+)
 from xmodal.scores.embedding_measures import matching
 from xmodal.simulation.simulation_oracle import pearson, read_out, values_of
 

@@ -38,7 +38,10 @@ class FusedSettings(GradientSettings):
     input_dropout: float = Field(0.5, ge=0, lt=1, description="Share of input features hidden in training.")
     dropout: float = Field(0.4, ge=0, lt=1, description="Dropout of hidden layers.")
     hide: float = Field(
-        0.5, ge=0, le=1, description="Share of the cells that keep one modality only, in training; with 0 all are needed."
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of the cells that keep one modality only, in training; with 0 all are needed.",
     )
 
     def minibatch(self, cells: int) -> int:
@@ -56,8 +59,12 @@ class Fused(CrossModalModel):
     def __init__(self, settings: FusedSettings, vocabulary: Vocabulary) -> None:
         super().__init__(settings, vocabulary)
         self.widths = Widths(settings.hidden, settings.latent, settings.input_dropout, settings.dropout)
-        self.encoders = nn.ModuleDict({m: Encoder(vocabulary[m], self.widths, self.encoded_width()) for m in vocabulary})
-        self.decoders = nn.ModuleDict({m: Decoder(vocabulary[m], self.widths, self.decoded_width()) for m in vocabulary})
+        self.encoders = nn.ModuleDict(
+            {m: Encoder(vocabulary[m], self.widths, self.encoded_width()) for m in vocabulary}
+        )
+        self.decoders = nn.ModuleDict(
+            {m: Decoder(vocabulary[m], self.widths, self.decoded_width()) for m in vocabulary}
+        )
         self.blend = Blend(vocabulary)
         self.register_buffer("seen", torch.zeros((), dtype=torch.float64))  # cells trained on so far
         self.register_buffer("cells", torch.ones((), dtype=torch.float64))

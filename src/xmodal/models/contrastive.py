@@ -8,6 +8,7 @@ in the latent; what both tell, in whatever form, has.
 from __future__ import annotations
 
 from itertools import combinations
+
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor

@@ -40,7 +40,9 @@ class MFM(Fused):
     """Shared and private factors."""
 
     name = "mfm"
-    summary = "MFM: one factor that modalities share, one that is each one's own; embeds what only one modality tells, too."
+    summary = (
+        "MFM: one factor that modalities share, one that is each one's own; embeds what only one modality tells, too."
+    )
     source = "Multimodal Factorization Model, Tsai et al., ICLR 2019"
     Settings = MFMSettings
     settings: MFMSettings
