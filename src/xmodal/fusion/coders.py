@@ -78,7 +78,8 @@ class Decoder(nn.Module):
 
     def loss(self, z: Tensor, batch: Batch, has: Tensor) -> Tensor:
         """Mean over the cells that ``has`` (cells,) marks, a scalar."""
-        return self.head.mean_loss(self.body(z), self.last, batch, has)
+        share = has.to(z.dtype) / has.sum()
+        return self.head.total(self.body(z), (self.last.weight, self.last.bias), batch, share)
 
     def forward(self, z: Tensor, plain: bool = False) -> Tensor:
         """Expected values; ``plain``: counts as the log of their expectation, not the expectation of their log."""
