@@ -14,7 +14,7 @@ import torch
 Index = npt.NDArray[np.int64]
 LARGE = 1 << 27  # 1 GB in memory
 WINDOW = 1 << 23  # 64 MB; a window holds the cells of dozens of blocks
-READ = 1 << 24  # 128 MB: counts read at once where the order is any, so that a file is read eight times an epoch at most
+READ = 1 << 24  # 128 MB: read at once where the order is any, so that a file is read eight times an epoch at most
 BLOCK = 64  # neighbouring cells that go together
 
 
