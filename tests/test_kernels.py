@@ -156,6 +156,23 @@ def test_losses_of_counts_and_their_gradients(
             assert a.grad is not None and b.grad is not None and float((a.grad - b.grad).abs().max()) < 1e-4
 
 
+@pytest.mark.parametrize("valued", [True, False])
+def test_no_cells_cost_nothing(valued: bool) -> None:
+    """A process that shares a minibatch may have none of it."""
+    layer = torch.randn(7, 4, requires_grad=True), torch.randn(7, requires_grad=True)
+    hidden, none, rows = torch.randn(0, 4, requires_grad=True), torch.zeros(0), Rows.empty(0, 7)
+    for find in (
+        lambda: losses.bernoulli(hidden, layer, rows, none),
+        lambda: count_losses.poisson(hidden, layer, rows, (none, none)),
+        lambda: count_losses.negative_binomial(hidden, layer, torch.zeros(7), rows, (none, none)),
+    ):
+        with losses.without_values(not valued):
+            found = find()
+            found.backward()
+        assert (float(found.detach()) == 0) == valued
+        assert layer[0].grad is not None and not layer[0].grad.any()
+
+
 def test_the_value_is_there_where_nothing_is_taught() -> None:
     """Validation losses are never left out."""
     target, share = Rows.of(matrix(6, 50, seed=3)), torch.ones(6)

@@ -82,7 +82,7 @@ def _computed(
     share, depth = vectors
     grads = [torch.zeros_like(x) for x in inputs] if teaching else []
     value = torch.zeros((), dtype=torch.float64, device=hidden.device)
-    size = min(max(1, losses.CHUNK // max(len(bias), 1)), len(hidden))
+    size = max(1, min(losses.CHUNK // max(len(bias), 1), len(hidden)))
     for low in range(0, len(hidden), size):
         some = slice(low, min(low + size, len(hidden)))
         logits = torch.addmm(bias, hidden[some], weight.T)
