@@ -31,7 +31,7 @@ from common import HERE, REAL, between
 from xmodal import caches
 
 RESULTS = HERE / "results" / "speed.json"
-CELLS, PEAKS, SHARE = 256, 100_000, 0.03  # of the minibatch
+CELLS, PEAKS, SHARE, GENES = 256, 100_000, 0.03, 20_000  # of the minibatch
 Row = dict[str, float]
 log = logging.getLogger("speed")
 
@@ -58,7 +58,9 @@ def kernels() -> dict[str, Row]:
     opened = sp.random(CELLS, PEAKS, SHARE, format="csr", dtype=np.float32, random_state=0)
     opened.data[:] = 1
     rows = Rows.of(opened)
-    return {f"hidden {width}": {**first_layer(rows, width), **decoder(rows, width)} for width in (64, 256)}
+    return {
+        f"hidden {width}": {**first_layer(rows, width), **decoder(rows, width), **counts(width)} for width in (64, 256)
+    }
 
 
 def first_layer(rows: Any, width: int) -> Row:
@@ -105,6 +107,32 @@ def decoder(rows: Any, width: int) -> Row:
     ours = {"decoder, fused with value": lambda: step(True), "decoder, fused": unvalued}
     found = beside({"decoder, dense": lambda: step(False), **ours, "matrix products alone": products_alone})
     return found | {"share of the products' speed": found["matrix products alone"] / found["decoder, fused"]}
+
+
+def counts(width: int) -> Row:
+    """Negative binomials of as many genes as there are, a tenth of them found in a cell, with the value of the loss."""
+    from xmodal.kernels import count_losses
+    from xmodal.kernels.rows import Rows
+
+    found = sp.random(CELLS, GENES, 0.1, format="csr", dtype=np.float32, random_state=0)
+    found.data = 1 + np.random.default_rng(0).poisson(1, found.nnz).astype(np.float32)
+    rows, share = Rows.of(found), torch.full((CELLS,), 1 / (CELLS * GENES))
+    dense, depth = rows.dense(), rows.sums()
+    inputs = [torch.randn(CELLS, width), torch.randn(GENES, width).mul_(0.1), torch.zeros(GENES), torch.zeros(GENES)]
+    hidden, weight, bias, log_theta = (x.requires_grad_() for x in inputs)
+
+    def step(fused: bool) -> None:
+        for x in (hidden, weight, bias, log_theta):
+            x.grad = None
+        if fused:
+            count_losses.negative_binomial(hidden, (weight, bias), log_theta, rows, (share, depth)).backward()
+            return
+        log_mean = F.log_softmax(F.linear(hidden, weight, bias), 1) + depth.log()[:, None]
+        law = torch.distributions.NegativeBinomial(log_theta.exp(), logits=log_mean - log_theta, validate_args=False)
+        (-(law.log_prob(dense).sum(1) @ share)).backward()
+
+    name = f"counts of {GENES:,} genes"
+    return beside({f"{name}, dense": lambda: step(False), f"{name}, fused with value": lambda: step(True)})
 
 
 # ---- race and growth
