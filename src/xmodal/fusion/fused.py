@@ -176,7 +176,7 @@ class Fused(CrossModalModel):
     def from_network(self, batch: Batch, modality: str, plain: bool = False) -> Tensor:
         """Expected values of ``modality`` from all that is present, without the linear part, (cells, features)."""
         z, latents = self.joint(batch)
-        return self.decoder(modality)(self.decoded(z, latents, batch.present, modality), plain)  # type: ignore[no-any-return]
+        return self.decoder(modality)(self.decoded(z, latents, batch.present, modality), plain)
 
     def embed(self, batch: Batch) -> Tensor:
         there = torch.stack([batch.present[m] for m in self.vocabulary]).any(0)
