@@ -57,11 +57,12 @@ class Stacking:
         gram, with_truth = self.centred()
         return float(with_truth[0] / np.sqrt(max(gram[0, 0], 1e-12)))
 
-    def weights(self, before: Floats, prior_cells: float = PRIOR_CELLS) -> Floats:
-        """(parts,); drawn to ``before`` as if that had been seen in ``prior_cells`` cells."""
+    def weights(self, before: Floats, prior_cells: float | None = None) -> Floats:
+        """(parts,); drawn to ``before`` as if that had been seen in ``prior_cells`` cells (``PRIOR_CELLS``)."""
         from scipy.optimize import nnls
 
         gram, with_truth = self.centred()
+        prior_cells = PRIOR_CELLS if prior_cells is None else prior_cells
         pull = max(float(np.trace(gram)), 1e-9) / self.parts * prior_cells / max(self.cells, 1)
         root = np.linalg.cholesky(gram + pull * np.eye(self.parts))
         solved: Floats = nnls(root.T, np.linalg.solve(root, with_truth + pull * before))[0]
