@@ -82,8 +82,13 @@ def test_the_command_starts_processes_of_which_one_writes(prepared: Path, tmp_pa
 
 
 def test_a_model_without_anything_to_share_says_so(prepared: Path, tmp_path: Path) -> None:
-    done = command("train", prepared, "--model", "linear", "--processes", "2", "--output-dir", tmp_path / "m")
+    done = command("train", prepared, "--model", "linear", "--threads", "2", "--processes", "2", "--output-dir", tmp_path / "m")
     assert done.returncode == 0 and done.stderr.count("nothing that processes can share") == 1, done.stderr
+
+
+def test_each_process_needs_a_cpu(prepared: Path, tmp_path: Path) -> None:
+    done = command("train", prepared, "--threads", "2", "--processes", "3", "--output-dir", tmp_path / "m")
+    assert done.returncode == 2 and "--threads is 2" in done.stderr, done.stderr
 
 
 def test_other_commands_run_in_one_process() -> None:

@@ -11,7 +11,7 @@ import click
 from xmodal.cli.options import FOLDER, HELP, READABLE, common
 from xmodal.cli.reading import on_disk_option
 from xmodal.data.on_disk_settings import Choice
-from xmodal.errors import ModelRefused, NotApplicable, SettingRefused
+from xmodal.errors import ModelRefused, NotApplicable, SettingRefused, UsageRefused
 
 
 @click.command("train", context_settings=HELP)
@@ -141,6 +141,8 @@ def command(
     """
     from xmodal import starting
 
+    if processes > threads:
+        raise UsageRefused(f"--processes {processes}: each needs a CPU, and --threads is {threads}")
     if processes > 1 and not starting.asked():
         click.get_current_context().exit(starting.in_several(processes, sys.argv[1:]))
 
