@@ -82,7 +82,8 @@ def test_the_command_starts_processes_of_which_one_writes(prepared: Path, tmp_pa
 
 
 def test_a_model_without_anything_to_share_says_so(prepared: Path, tmp_path: Path) -> None:
-    done = command("train", prepared, "--model", "linear", "--threads", "2", "--processes", "2", "--output-dir", tmp_path / "m")
+    two = ("--threads", "2", "--processes", "2")
+    done = command("train", prepared, "--model", "linear", *two, "--output-dir", tmp_path / "m")
     assert done.returncode == 0 and done.stderr.count("nothing that processes can share") == 1, done.stderr
 
 

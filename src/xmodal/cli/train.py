@@ -141,9 +141,9 @@ def command(
     """
     from xmodal import starting
 
-    if processes > threads:
-        raise UsageRefused(f"--processes {processes}: each needs a CPU, and --threads is {threads}")
     if processes > 1 and not starting.asked():
+        if processes > threads:
+            raise UsageRefused(f"--processes {processes}: each needs a CPU, and --threads is {threads}")
         click.get_current_context().exit(starting.in_several(processes, sys.argv[1:]))
 
     from xmodal import devices, ranks
