@@ -96,7 +96,7 @@ def test_that_test_can_fail(command: str, option: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [c.name for c in commands.COMMANDS])
 def test_every_output_of_every_command_is_tried(command: str) -> None:
     parameters = importlib.import_module(f"xmodal.cli.{command}").command.params
-    written = {p.opts[0] for p in parameters if p.type in (options.WRITABLE, options.FOLDER)} - READ
+    written = {p.opts[0] for p in parameters if p.type in (options.WRITABLE, options.STORE, options.FOLDER)} - READ
     assert written == {option for name, option in OUTPUTS if name.split()[0] == command}
 
 

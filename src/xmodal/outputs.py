@@ -82,7 +82,10 @@ def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
             temporary.chmod(
                 0o666 & ~_umask()
             )  # safetensors writes 600, but colleagues and web servers read results too
-        os.replace(temporary, path)
+        if temporary.is_dir() and path.is_dir():
+            _replace_folder(temporary, path)
+        else:
+            os.replace(temporary, path)
     except Exception as error:
         if not isinstance(error, InputRefused) and any(sign in str(error) for sign in FULL):
             raise _full(path) from error
@@ -92,6 +95,18 @@ def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _replace_folder(temporary: Path, path: Path) -> None:
+    """A Zarr store in the place of an earlier one, which goes last; no folder of another kind is replaced."""
+    from xmodal.data.stores import is_zarr
+
+    if not is_zarr(path) and any(path.iterdir()):
+        raise _unwritable(path, "it is a folder that holds other things than a Zarr store")
+    old = path.with_name(f"{temporary.name}.old")
+    os.replace(path, old)
+    os.replace(temporary, path)
+    shutil.rmtree(old)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def command(
     summary: Path | None,
     **rest: Any,
 ) -> None:
-    """Name the type of each cell in FILE (RNA counts: .h5ad, .h5mu or 10x .h5), with its Cell Ontology id.
+    """Name the type of each cell in FILE (RNA counts: .h5ad, .h5mu, .zarr or 10x .h5), with its Cell Ontology id.
 
     Each label has a calibrated probability. Where that is low a more general term is given; a cell that is unlike all types
     the model was trained on stays 'unknown'.

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import click
 
-from xmodal.cli.options import FOLDER, HELP, READABLE, WRITABLE, common
-from xmodal.cli.written import in_words, refuse_unfit, which_values
-from xmodal.errors import UsageRefused
+from xmodal.cli.options import FOLDER, HELP, READABLE, STORE, WRITABLE, common
+from xmodal.cli.written import in_words, refuse_unfit, require_name, which_values
 
 
 @click.command("decode", context_settings=HELP)
 @click.argument("latent", type=click.Path(path_type=Path))
 @click.option("--checkpoint", type=READABLE, required=True, help="The model.safetensors that made the latent.")
-@click.option("--output", type=WRITABLE, required=True, help="NAME.h5ad: the prediction.")
+@click.option("--output", type=STORE, required=True, help="NAME.h5ad or NAME.zarr: the prediction.")
 @which_values
 @click.option("--summary", type=WRITABLE, default=None, help="Also write what was found, missing and unlike as JSON.")
 @click.option(
@@ -42,8 +41,7 @@ def command(
     overwrite: bool,
 ) -> None:
     """Predict from LATENT, which `xmodal predict --output-kind latent` wrote: the values that predict would have written."""
-    if output.suffix != ".h5ad":
-        raise UsageRefused(f"--output {output}: the name must end in .h5ad")
+    require_name(output, (".h5ad", ".zarr"))
     refuse_unfit(output, top, threshold, interval)
     from xmodal.outputs import refuse_existing, refuse_inputs, write_json
 

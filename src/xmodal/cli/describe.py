@@ -46,7 +46,7 @@ def command(
     text_model: str | None,
     **rest: Any,
 ) -> None:
-    """Describe each group of cells in FILE (RNA counts: .h5ad, .h5mu or 10x .h5), or each cell, in a paragraph.
+    """Describe each group of cells in FILE (RNA counts: .h5ad, .h5mu, .zarr or 10x .h5), or each cell, in a paragraph.
 
     It says the type with its definition, how sure that is, and genes that were tested in cells in which they were not chosen.
     Cells that `xmodal annotate` has named keep their names; others are named as it does by default.

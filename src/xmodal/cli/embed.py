@@ -45,7 +45,7 @@ def command(
     seed: int,
     overwrite: bool,
 ) -> None:
-    """Embed the cells in FILE (.h5ad, .h5mu or 10x .h5), whatever of the checkpoint's modalities they have.
+    """Embed the cells in FILE (.h5ad, .h5mu, .zarr or 10x .h5), whatever of the checkpoint's modalities they have.
 
     Cells with several modalities and cells with one get one joint embedding, a graph of neighbours, a UMAP and Leiden
     clusters.  New cells are embedded as the checkpoint stands: nothing is trained again.

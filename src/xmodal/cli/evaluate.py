@@ -20,14 +20,14 @@ def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[s
             raise click.BadParameter(f"'{value}' is not MODALITY=FILE, e.g. rna=predicted.h5ad")
         if name in pairs:
             raise click.BadParameter(f"{name} is given twice; evaluate each in its own folder")
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise click.BadParameter(f"there is no file '{path}'")
         pairs[name] = Path(path)
     return pairs
 
 
 @click.command("evaluate", context_settings=options.HELP)
-@click.argument("truth", type=options.READABLE)
+@click.argument("truth", type=options.CELLS)
 @click.option(
     "--prediction",
     "predictions",

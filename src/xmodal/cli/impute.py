@@ -35,7 +35,7 @@ def command(
     seed: int,
     overwrite: bool,
 ) -> None:
-    """Write denoised values of the modalities that the cells in FILE (.h5ad, .h5mu or 10x .h5) have.
+    """Write denoised values of the modalities that the cells in FILE (.h5ad, .h5mu, .zarr or 10x .h5) have.
 
     Each value is what the model expects of the cell, from everything that was measured of it.  A modality that a cell lacks
     is the work of xmodal predict.

@@ -20,12 +20,14 @@ from xmodal.errors import UsageRefused
 
 HELP = {"help_option_names": ["-h", "--help"]}
 Function = Callable[..., Any]
+CELLS = click.Path(exists=True, path_type=Path)  # a Zarr store is a folder
 READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
 # How schedulers say that time is up: SIGTERM (Slurm, Kubernetes, PBS), SIGUSR2 (Slurm as Nextflow asks it, LSF), SIGUSR1
 # (Grid Engine), SIGXCPU (limits of CPU time).
 STOPPING = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 WRITABLE = click.Path(dir_okay=False, path_type=Path)
+STORE = click.Path(writable=True, path_type=Path)  # a file, or the folder of a Zarr store
 
 
 def granted_cpus() -> int:

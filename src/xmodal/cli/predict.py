@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from xmodal.cli.options import FOLDER, HELP, READABLE, WRITABLE, common
+from xmodal.cli.options import FOLDER, HELP, READABLE, STORE, WRITABLE, common
 from xmodal.cli.reading import on_disk_option, require_streaming
-from xmodal.cli.written import in_words, refuse_unfit, refuse_values, which_values
+from xmodal.cli.written import in_words, refuse_unfit, refuse_values, require_name, which_values
 from xmodal.data.new_cells_settings import MIN_COVERAGE
 from xmodal.data.on_disk_settings import Choice
 from xmodal.errors import UsageRefused
@@ -31,9 +31,9 @@ def parse_pair(option: str, text: str | None, separator: str, form: str) -> tupl
 @click.option("--checkpoint", type=READABLE, required=True, help="The model.safetensors that train wrote.")
 @click.option(
     "--output",
-    type=WRITABLE,
+    type=STORE,
     required=True,
-    help="NAME.h5ad: the prediction alone; NAME.h5mu: a copy of the input with it.",
+    help="NAME.h5ad or NAME.zarr: the prediction alone; NAME.h5mu: a copy of the input with it.",
 )
 @click.option(
     "--split", type=click.Choice(["train", "valid", "test"]), default=None, help="Only these cells of the split."
@@ -95,9 +95,8 @@ def command(
     seed: int,
     overwrite: bool,
 ) -> None:
-    """Predict a modality of the cells in FILE (.h5ad, .h5mu or 10x .h5) that was not measured."""
-    if output.suffix not in (".h5ad", ".h5mu"):
-        raise UsageRefused(f"--output {output}: the name must end in .h5ad or .h5mu")
+    """Predict a modality of the cells in FILE (.h5ad, .h5mu, .zarr or 10x .h5) that was not measured."""
+    require_name(output, (".h5ad", ".h5mu", ".zarr"))
     numbers = parse_pair("--shard", shard, "/", "I/N, such as 1/4")
     if numbers and not 1 <= numbers[0] <= numbers[1]:
         raise UsageRefused(f"--shard {shard}: I must lie between 1 and N")

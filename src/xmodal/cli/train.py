@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from xmodal.cli.options import FOLDER, HELP, READABLE, common
+from xmodal.cli.options import CELLS, FOLDER, HELP, READABLE, common
 from xmodal.cli.reading import on_disk_option
 from xmodal.data.on_disk_settings import Choice
 from xmodal.errors import ModelRefused, NotApplicable, SettingRefused, UsageRefused
 
 
 @click.command("train", context_settings=HELP)
-@click.argument("prepared", type=READABLE)
+@click.argument("prepared", type=CELLS)
 @click.option("--model", default="auto", show_default=True, help="Which model; `xmodal models` lists them.")
 @click.option(
     "--fallback",

@@ -63,6 +63,18 @@ def which_values(function: Function) -> Function:
     return function
 
 
+def require_name(output: Path, endings: tuple[str, ...]) -> None:
+    """Refuse a name with another ending, and a folder that is no Zarr store: it would be replaced as a whole."""
+    if output.suffix not in endings:
+        words = ", ".join(endings[:-1]) + " or " + endings[-1]
+        raise UsageRefused(f"--output {output}: the name must end in {words}")
+    if output.is_dir():
+        from xmodal.data.stores import ENDING, is_zarr
+
+        if output.suffix != ENDING or (any(output.iterdir()) and not is_zarr(output)):
+            raise UsageRefused(f"--output {output} is a folder, and no Zarr store; give another name")
+
+
 def refuse_unfit(output: Path, top: int | None, threshold: float | None, interval: float) -> None:
     """Options that do not go together."""
     if top is not None and threshold is not None:

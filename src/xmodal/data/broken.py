@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from xmodal.data import stores
 from xmodal.errors import InputRefused
 
 log = logging.getLogger(__name__)
@@ -58,5 +59,7 @@ class Stamp:
 
 
 def _about(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
+    """Of a folder (a Zarr store) the file that describes it: its pieces are too many to be looked at each time."""
+    root = next((path / name for name in stores.ROOTS if path.is_dir() and (path / name).exists()), path)
+    found = root.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,4 +1,4 @@
-"""Reading and writing cells: h5ad, h5mu and 10x h5, with a refusal for everything that is not what it should be."""
+"""Reading and writing cells: h5ad, h5mu, Zarr stores and 10x h5, with a refusal for everything that is not what it should be."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import h5py
@@ -17,7 +18,7 @@ import mudata as mu
 import pandas as pd
 
 from xmodal import outputs
-from xmodal.data import leaving
+from xmodal.data import leaving, stores
 from xmodal.data.broken import Stamp
 from xmodal.data.broken import refusing as refusing
 from xmodal.data.intervals import split_peaks
@@ -42,6 +43,7 @@ ALSO_CALLED = {
 }
 FRAGMENTS = (".tsv", ".bed")
 FRAGMENTS_HINT = "; fragments (chrom, start, end, barcode) are counted by xmodal prepare --fragments"
+ZARR = "zarr"
 ENDINGS = {"h5ad": (".h5ad",), "h5mu": (".h5mu",), "10x h5": (".h5", ".hdf5")}
 # Families of gene names that no antibody panel uses; three of them make a list of features a list of genes.
 GENES = (
@@ -65,7 +67,9 @@ def read_cells(
     otherwise: str | None = None,
     on_disk: leaving.Choice = leaving.NEVER,
 ) -> mu.MuData:
-    """All modalities of an h5mu, an h5ad or a 10x h5 as MuData: X is float32 CSR, ``obs`` holds the labels un-prefixed.
+    """All modalities of an h5mu, an h5ad, a Zarr store of either or a 10x h5 as MuData.
+
+    X is float32 CSR, ``obs`` holds the labels un-prefixed.
 
     ``modality`` names what an h5ad holds; without it the name comes from what the file says (``uns["xmodal"]``,
     ``var["feature_types"]``) or from its feature names, and a file that leaves it open is ``otherwise``, or refused.
@@ -78,20 +82,13 @@ def read_cells(
     with refusing(path):
         stamp = Stamp.of(path)
         left = kind != "10x h5" and leaving.wanted(path, on_disk)
-        if kind == "h5mu":
-            read = leaving.read(path, mu.read_h5mu) if left else mu.read_h5mu(path)
+        read = leaving.read(path, READERS[kind]) if left else READERS[kind](path)
+        if isinstance(read, mu.MuData):
             parts, shared = _by_usual_name(read)
         else:
-            adata = (
-                _read_10x(path)
-                if kind == "10x h5"
-                else leaving.read(path, ad.read_h5ad)
-                if left
-                else ad.read_h5ad(path)
-            )
-            parts, shared = _by_feature_type(adata, modality), None
+            parts, shared = _by_feature_type(read, modality), None
             if not parts:
-                parts = {modality or guess_modality(adata, path, otherwise): adata}
+                parts = {modality or guess_modality(read, path, otherwise): read}
         stamp.require_same()
     if not parts:
         raise InputRefused("the file holds no modality", where=str(path), do="give a file with rna, atac or protein")
@@ -130,9 +127,17 @@ def joined(parts: dict[str, ad.AnnData], shared: mu.MuData | None = None) -> mu.
 
 
 def file_kind(path: Path) -> str:
-    """``h5ad``, ``h5mu`` or ``10x h5``, by content; refused where content and ending contradict each other."""
+    """``h5ad``, ``h5mu``, ``10x h5`` or ``zarr``, by content; refused where content and ending contradict each other."""
+    if stores.is_zarr(path):
+        with refusing(path), stores.reading(path) as store:
+            found = stores.kind(store)
+        if found is None:
+            do = "write it with anndata or mudata (write_zarr); of a SpatialData store give the folder of a table"
+            raise InputRefused("a Zarr store, but neither of AnnData nor of MuData", where=str(path), do=do)
+        return ZARR
     if path.is_dir():
-        raise InputRefused("this is a folder, not a file", where=str(path), do="give an h5ad, h5mu or 10x h5 file")
+        do = "give an h5ad, h5mu or 10x h5 file, or a Zarr store"
+        raise InputRefused("this is a folder, not a file", where=str(path), do=do)
     if not path.exists():
         raise InputRefused("there is no such file", where=str(path), do="check the path")
     if path.stat().st_size == 0:
@@ -161,10 +166,8 @@ def file_kind(path: Path) -> str:
 
 
 def _kind_of(file: h5py.File) -> str | None:
-    if "mod" in file or file.attrs.get("encoding-type") == "MuData":
-        return "h5mu"
-    if "obs" in file and "var" in file:
-        return "h5ad"
+    if found := stores.kind(file):
+        return found
     if "matrix" in file and "barcodes" in file["matrix"]:
         return "10x h5"
     if any(isinstance(g, h5py.Group) and "barcodes" in g and "genes" in g for g in file.values()):
@@ -179,6 +182,22 @@ def _read_10x(path: Path) -> ad.AnnData:
     if "feature_types" not in adata.var:  # Cell Ranger before version 3: genes only
         adata.var["feature_types"] = "Gene Expression"
     return adata
+
+
+def _read_zarr(store: Any) -> ad.AnnData | mu.MuData:
+    """Of a folder, or of a store in memory."""
+    if isinstance(store, Path):
+        leaving.require_whole(store)
+    read: ad.AnnData | mu.MuData = mu.read_zarr(store)
+    return read
+
+
+READERS: dict[str, Callable[[Any], Any]] = {
+    "h5mu": mu.read_h5mu,
+    "h5ad": ad.read_h5ad,
+    "10x h5": _read_10x,
+    ZARR: _read_zarr,
+}
 
 
 def _by_feature_type(adata: ad.AnnData, modality: str | None) -> dict[str, ad.AnnData]:

@@ -18,6 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 from mudata import MuData
 
+from xmodal.data import stores
 from xmodal.data.on_disk import File, OnDisk, Part, StoredArray, StoredRows, taken
 from xmodal.data.on_disk_settings import ALWAYS as ALWAYS
 from xmodal.data.on_disk_settings import AUTO, SHARE
@@ -57,7 +58,7 @@ def wanted(path: Path, choice: Choice) -> bool:
     """Do the matrices of ``path`` stay on disk?  ``auto``: where they would take more than a quarter of the free memory."""
     if choice != AUTO:
         return choice == ALWAYS
-    with h5py.File(path, "r") as handle:
+    with stores.reading(path) as handle:
         size = sum(_entries(node) for node in _matrices(handle).values()) * ENTRY
     free = free_memory()
     if size > SHARE * free:
@@ -75,21 +76,45 @@ def read(path: Path, reader: Callable[[Any], Whole]) -> Whole:
     """What ``reader`` (of anndata or mudata) makes of ``path``, X, layers and ``.raw`` left on disk."""
     file = File(path)
     places = _matrices(file.handle)
-    copy = io.BytesIO()
-    several = "mod" in file.handle
-    with h5py.File(copy, "w", userblock_size=USER_BLOCK if several else 0) as target:
-        _copy(file.handle, target, set(places))
-    if several:
-        copy.getbuffer()[: len(SIGNATURE)] = SIGNATURE
-    copy.seek(0)
-    found = reader(copy)
+    found = reader(_bare_zarr(path, places) if stores.is_zarr(path) else _bare_hdf5(file.handle, places))
     for place, node in places.items():
-        source = StoredRows(file, node) if isinstance(node, h5py.Group) else StoredArray(file, node)
+        source = StoredRows(file, node) if stores.is_group(node) else StoredArray(file, node)
         _put(found, place, OnDisk([Part(source)], source.shape[1]))
     return found
 
 
-def _matrices(handle: h5py.File) -> dict[str, Any]:
+def require_whole(path: Path) -> None:
+    """Refuse a Zarr store whose sparse matrices have pieces that are not there."""
+    with stores.reading(path) as store:
+        for node in _matrices(store).values():
+            if stores.is_group(node):
+                stores.require_whole(node, path)
+
+
+def _bare_hdf5(handle: h5py.File, places: dict[str, Any]) -> io.BytesIO:
+    """The file in memory, with empty matrices."""
+    copy = io.BytesIO()
+    several = "mod" in handle
+    with h5py.File(copy, "w", userblock_size=USER_BLOCK if several else 0) as target:
+        _copy(handle, target, set(places))
+    if several:
+        copy.getbuffer()[: len(SIGNATURE)] = SIGNATURE
+    copy.seek(0)
+    return copy
+
+
+def _bare_zarr(path: Path, places: dict[str, Any]) -> Any:
+    """The Zarr store in memory, with empty matrices."""
+    import zarr
+
+    copy = stores.in_memory(path, set(places))
+    root = zarr.open_group(copy, mode="r+")
+    for place, node in places.items():
+        _empty(node, root, place)
+    return copy
+
+
+def _matrices(handle: stores.Store) -> dict[str, Any]:
     """Matrices that can be read by rows, by their place in the file."""
     found: dict[str, Any] = {}
     roots = [f"mod/{m}/" for m in handle["mod"]] if "mod" in handle else [""]
@@ -101,13 +126,14 @@ def _matrices(handle: h5py.File) -> dict[str, Any]:
 
 
 def _by_rows(node: Any) -> bool:
-    if isinstance(node, h5py.Group):
-        return node.attrs.get("encoding-type") == "csr_matrix" and {"data", "indices", "indptr"} <= set(node)
-    return node.ndim == 2 and node.dtype.kind in "fiub"
+    if stores.is_group(node):
+        csr = stores.attributes(node).get("encoding-type") == "csr_matrix"
+        return csr and {"data", "indices", "indptr"} <= set(node.keys())
+    return bool(node.ndim == 2 and node.dtype.kind in "fiub")
 
 
 def _entries(node: Any) -> int:
-    return int(node["data"].shape[0]) if isinstance(node, h5py.Group) else int(node.size)
+    return int(node["data"].shape[0]) if stores.is_group(node) else int(np.prod(node.shape))
 
 
 def _copy(source: h5py.Group, target: h5py.Group, left: set[str]) -> None:
@@ -124,8 +150,8 @@ def _copy(source: h5py.Group, target: h5py.Group, left: set[str]) -> None:
             source.copy(key, target, key)
 
 
-def _empty(node: Any, target: h5py.Group, key: str) -> None:
-    shape = node.attrs["shape"] if isinstance(node, h5py.Group) else node.shape
+def _empty(node: Any, target: Any, key: str) -> None:
+    shape = node.attrs["shape"] if stores.is_group(node) else node.shape
     ad.io.write_elem(target, key, sp.csr_matrix(tuple(int(n) for n in shape), dtype=np.float32))
 
 

@@ -14,12 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from anndata.abc import CSRDataset
 
+from xmodal.data import stores
 from xmodal.data.broken import Stamp, refusing
 
 Index = npt.NDArray[np.int64]
@@ -71,17 +71,17 @@ class Held:
 
 
 class File:
-    """An HDF5 file that stays open, and must stay what it was."""
+    """An HDF5 file that stays open, or a Zarr store, and must stay what it was."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.stamp = path, Stamp.of(path)
-        self.handle = h5py.File(path, "r", rdcc_nbytes=CACHE)
+        self.handle = stores.open_store(path, rdcc_nbytes=CACHE)
 
-    def read(self, dataset: h5py.Dataset, first: int, last: int) -> npt.NDArray[Any]:
+    def read(self, dataset: Any, first: int, last: int) -> npt.NDArray[Any]:
         """A piece of a dataset, as it was when the file was opened."""
         with refusing(self.path):
             try:
-                found: npt.NDArray[Any] = dataset[first:last]
+                found: npt.NDArray[Any] = np.asarray(dataset[first:last])
             except OSError:
                 self.stamp.require_same()  # the reason, where a file was cut short under us
                 raise
@@ -92,9 +92,10 @@ class File:
 class StoredRows:
     """CSR in a file: a group with ``data``, ``indices`` and ``indptr``, which alone is held (8 bytes a cell)."""
 
-    def __init__(self, file: File, group: h5py.Group) -> None:
+    def __init__(self, file: File, group: Any) -> None:
         self.file, self.data, self.indices = file, group["data"], group["indices"]
         self.starts = group["indptr"][:].astype(np.int64)
+        stores.require_whole(group, file.path)
         rows, width = (int(n) for n in group.attrs["shape"])
         self.shape = rows, width
 
@@ -122,7 +123,7 @@ class StoredRows:
 class StoredArray:
     """A dense matrix in a file."""
 
-    def __init__(self, file: File, dataset: h5py.Dataset) -> None:
+    def __init__(self, file: File, dataset: Any) -> None:
         self.file, self.dataset = file, dataset
         self.shape = int(dataset.shape[0]), int(dataset.shape[1])
 

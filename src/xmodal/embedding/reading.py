@@ -6,9 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
-
-from xmodal.data import io, leaving
+from xmodal.data import io, leaving, stores
 from xmodal.errors import InputRefused
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ def _alike(file: Path, loaded: Checkpoint) -> str | None:
     """The modality of the checkpoint with the most features of this h5ad; None where it has none."""
     from anndata.io import read_elem
 
-    with h5py.File(file, "r") as handle:
+    with stores.reading(file) as handle:
         names = set(map(str, read_elem(handle["var"]).index))
     shared = {m: len(names & set(v.features)) for m, v in loaded.model.vocabulary.modalities.items()}
     best = max(shared, key=lambda m: shared[m])

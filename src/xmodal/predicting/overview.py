@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
 from xmodal import fields
+from xmodal.data import stores
 from xmodal.outputs import replacing_files
 from xmodal.predicting.threshold import threshold_of
 from xmodal.predicting.top import top_of
@@ -43,7 +43,7 @@ Index = npt.NDArray[np.int64]
 class Written:
     """A prediction in its file.  ``matrix``: (cells, features), dense or CSR on disk; nan where nothing was predicted."""
 
-    matrix: h5py.Dataset | h5py.Group
+    matrix: Any
     obs: pd.DataFrame
     var: pd.DataFrame
     about: dict[str, Any]
@@ -73,7 +73,7 @@ class Overview:
 
 
 def write(folder: Path, prediction: Path, target: str, seed: int, counts: pd.Series | None = None) -> None:
-    """Picture and tables of ``prediction`` (.h5ad, or .h5mu with modality ``target``) into ``folder``, all or nothing.
+    """Picture and tables of ``prediction`` (.h5ad, .zarr, or .h5mu with modality ``target``) into ``folder``, all or nothing.
 
     ``counts``: total counts that were measured, by cell name.  Whether the folder may be used is asked before predicting
     (:func:`xmodal.outputs.refuse_existing`): other outputs of the same command may lie in it by now.
@@ -107,7 +107,7 @@ def of_file(prediction: Path, target: str, seed: int, counts: pd.Series | None =
 def _opened(path: Path, target: str) -> Iterator[Written]:
     from anndata.io import read_elem
 
-    with h5py.File(path, "r") as handle:
+    with stores.reading(path) as handle:
         obs = read_elem(handle["obs"])
         group = handle["mod"][target] if "mod" in handle else handle
         if group is not handle:
@@ -115,7 +115,7 @@ def _opened(path: Path, target: str) -> Iterator[Written]:
             obs = own.join(obs.reindex(own.index)[[c for c in obs if c not in own]])
         place = f"layers/{fields.PREDICTED}"
         matrix = group[place if place in group else "X"]
-        starts = matrix["indptr"][:].astype(np.int64) if isinstance(matrix, h5py.Group) else None
+        starts = matrix["indptr"][:].astype(np.int64) if stores.is_group(matrix) else None
         yield Written(matrix, obs, read_elem(group["var"]), dict(read_elem(group[f"uns/{fields.UNS}"])), starts)
 
 

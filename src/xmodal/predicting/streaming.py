@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal import fields
+from xmodal.data import stores
 from xmodal.data.io import naming_full_disk
 from xmodal.errors import InputRefused
 from xmodal.outputs import replacing
@@ -34,15 +35,18 @@ LAYERS = (f"layers/{fields.LOWER}", f"layers/{fields.UPPER}")
 def write_h5ad(
     path: Path, obs: pd.DataFrame, var: pd.DataFrame, about: dict[str, Any], chunks: Chunks, overwrite: bool
 ) -> None:
-    """An h5ad whose X, float32 (cells, features), is filled from ``chunks``; intervals, where there are any, are layers."""
+    """An h5ad whose X, float32 (cells, features), is filled from ``chunks``; intervals, where there are any, are layers.
+
+    The same as a Zarr store where the name of ``path`` ends so.
+    """
     import anndata as ad
 
     places = (MATRIX, *LAYERS) if has_intervals(about) else (MATRIX,)
     require_room(path, len(obs) * len(var) * 4 * len(places))
     with replacing(path, overwrite) as temporary, naming_full_disk(path):
         # HDF5 keeps the order of writing, reading gives the alphabet's: one order, so that merged shards equal the whole
-        ad.AnnData(obs=obs, var=var, uns={fields.UNS: dict(sorted(about.items()))}).write_h5ad(temporary)
-        with h5py.File(temporary, "r+") as handle:
+        bare = ad.AnnData(obs=obs, var=var, uns={fields.UNS: dict(sorted(about.items()))})
+        with stores.new(temporary, bare) as handle:
             if MATRIX in handle:
                 del handle[MATRIX]
             for place in places:
@@ -55,8 +59,10 @@ def write_h5ad(
                 first += size
 
 
-def new_matrix(handle: h5py.File, place: str, shape: tuple[int, int]) -> h5py.Dataset:
+def new_matrix(handle: stores.Store, place: str, shape: tuple[int, int]) -> Any:
     """A float32 matrix (cells, features) that anndata reads, to be filled."""
+    if not isinstance(handle, h5py.File):
+        return stores.new_array(handle, place, shape)
     data = handle.create_dataset(place, shape, np.float32, track_times=False)
     data.attrs["encoding-type"], data.attrs["encoding-version"] = "array", "0.2.0"
     return data

@@ -101,18 +101,22 @@ def scored_cells(predictions: dict[str, tuple[str, AnnData]], settings: Evaluati
 
 
 def read_prediction(path: Path, on_disk: leaving.Choice = leaving.NEVER) -> AnnData:
-    """A prediction file, whose values may stay on disk; refused where it cannot be read or is no h5ad."""
-    import anndata as ad
+    """A prediction file, whose values may stay on disk; refused where it cannot be read or is no h5ad (or its like in Zarr)."""
+    from anndata import AnnData
 
     from xmodal.data.contracts import survey
-    from xmodal.data.io import file_kind, refusing
+    from xmodal.data.io import READERS, ZARR, file_kind, refusing
 
-    if file_kind(path) != "h5ad":
+    adata = None
+    if (kind := file_kind(path)) in ("h5ad", ZARR):
+        with refusing(path):
+            adata = leaving.read(path, READERS[kind]) if leaving.wanted(path, on_disk) else READERS[kind](path)
+    if not isinstance(adata, AnnData):
         raise InputRefused(
-            "a prediction must be an h5ad", where=str(path), do="give what `xmodal predict --output P.h5ad` wrote"
+            "a prediction must be an h5ad (or a Zarr store of one matrix)",
+            where=str(path),
+            do="give what `xmodal predict --output P.h5ad` wrote",
         )
-    with refusing(path):
-        adata = leaving.read(path, ad.read_h5ad) if leaving.wanted(path, on_disk) else ad.read_h5ad(path)
     if adata.X is None or min(adata.shape) == 0:
         raise InputRefused("there is no prediction in it", where=str(path), do="predict again")
     finite, least, largest, whole = survey(adata.X) if fields.UNS not in adata.uns else (True, 0.0, 0.0, False)
