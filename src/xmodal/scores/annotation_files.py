@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from xmodal import fields
-from xmodal.data.genome import genome_of
 from xmodal.errors import InputRefused
-from xmodal.outputs import replacing_files, write_json
+from xmodal.scores import method_files
 from xmodal.scores.annotation_texts import OWN as METHOD
 from xmodal.scores.annotation_texts import of_calls, of_methods, text_of
-from xmodal.scores.evaluation_files import DIGITS, OWN, split_of
+from xmodal.scores.evaluation_files import DIGITS, OWN
+from xmodal.scores.method_files import rounded
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from xmodal.text.ontology import Ontology
 
 TARGET = "annotation"  # in scores.tsv, where predictions have their modality
-COLUMNS = ["target", "source", "method", "score", "value"]
 FILES = (*OWN, "types.tsv", "calibration.tsv")
 KEPT = ("model", "model_version", "checkpoint_sha256", "version", "seed", "device")
 
@@ -44,13 +42,7 @@ def results(
     result: Result, mdata: MuData, settings: EvaluationSettings, seed: int, timing: dict[str, Any]
 ) -> dict[str, Any]:
     """Content of metrics.json."""
-    return {
-        "annotation": describe(result),
-        "modalities": {m: {"genome": genome_of(mdata, m)} for m in mdata.mod},
-        "split": split_of(mdata),
-        "settings": {**settings.model_dump(mode="json"), "cells": result.scene.which, "seed": seed},
-        "timing": timing,
-    }
+    return method_files.results(TARGET, describe(result), result.scene.which, (mdata, settings, seed, timing))
 
 
 def describe(result: Result) -> dict[str, Any]:
@@ -64,17 +56,13 @@ def describe(result: Result) -> dict[str, Any]:
         "label_key": found.key,
         "possible": round(result.possible, DIGITS),
         "candidates": {k: candidates[k] for k in ("kind", "root", "number") if k in candidates},
-        "methods": {m: {k: round(v, DIGITS) for k, v in s.items()} for m, s in result.methods.items()},
-        "types": [_rounded(row) for row in result.types],
-        "calibration": {m: [_rounded(b) for b in bins] for m, bins in result.bins.items()},
+        "methods": method_files.scores_of(result.methods, result.methods),
+        "types": [rounded(row) for row in result.types],
+        "calibration": {m: [rounded(b) for b in bins] for m, bins in result.bins.items()},
         "risk_coverage": {m: [[round(v, DIGITS) for v in p] for p in c] for m, c in result.risks.items()},
         "provenance": {k: given.about[k] for k in KEPT if k in given.about},
         "notes": result.notes,
     }
-
-
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: round(v, DIGITS) if isinstance(v, float) else v for k, v in row.items()}
 
 
 def write(folder: Path, content: dict[str, Any], overwrite: bool) -> None:
@@ -85,22 +73,12 @@ def write(folder: Path, content: dict[str, Any], overwrite: bool) -> None:
     about = content["annotation"]
     bins = [{"method": m, **row} for m, rows in about["calibration"].items() for row in rows]
     types = [{k: v for k, v in row.items() if k != "others"} for row in about["types"]]
-    tables = {"scores": table(about), "types": pd.DataFrame(types), "calibration": pd.DataFrame(bins)}
-    with replacing_files(folder, FILES, overwrite) as temporary:
-        write_json(temporary / fields.METRICS_FILE, content)
-        for name, frame in tables.items():
-            frame.to_csv(temporary / f"{name}.tsv", sep="\t", index=False, lineterminator="\n")
-        (temporary / "scores.png").write_bytes(png(scores(about)))
-
-
-def table(about: dict[str, Any]) -> pd.DataFrame:
-    """Long table, with the columns that predictions have: one row for each score of each method."""
-    rows = [
-        (TARGET, "", method, score, value)
-        for method, scores in about["methods"].items()
-        for score, value in scores.items()
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    tables = {
+        "scores": method_files.table(TARGET, about),
+        "types": pd.DataFrame(types),
+        "calibration": pd.DataFrame(bins),
+    }
+    method_files.write(folder, FILES, content, (tables, png(scores(about))), overwrite)
 
 
 def summary(content: dict[str, Any]) -> list[str]:
@@ -108,9 +86,7 @@ def summary(content: dict[str, Any]) -> list[str]:
     about = content["annotation"]
     methods = about["methods"]
     lines = [f"annotation: {about['cells']} cells, labels of '{about['label_key']}'"]
-    lines.append("  " + " ".join([f"{'score':40}", *(f"{m:>10}" for m in methods)]))
-    for score in of_methods(methods[METHOD]):
-        values = (f"{methods[m][score]:10.4f}" if score in methods[m] else f"{'-':>10}" for m in methods)
-        lines.append("  " + " ".join([f"{text_of(score).name:40}", *values]))
+    names = {score: text_of(score).name for score in of_methods(methods[METHOD])}
+    lines += method_files.lines(methods, names, (40, 10))
     lines += [f"  {text_of(s).name}: {methods[METHOD][s]:.4f}" for s in of_calls(methods[METHOD])]
     return lines

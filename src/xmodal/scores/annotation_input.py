@@ -14,6 +14,7 @@ import numpy.typing as npt
 from xmodal import fields
 from xmodal.data.labels import NO_LABEL
 from xmodal.errors import InputRefused
+from xmodal.scores import given_results
 from xmodal.scores.annotation_floors import Guess
 from xmodal.scores.metrics import Bools, Floats, Index
 from xmodal.text.ontology import ID, PSEUDO
@@ -169,15 +170,9 @@ def _guess(obs: pd.DataFrame, called: Strings, names: dict[str, str]) -> Guess:
 
 def require_checkpoint(checkpoint: Path, annotation: Annotation) -> None:
     """Refuse labels that say they were made by another checkpoint."""
-    from xmodal.provenance import sha256
-
-    digest, said = sha256(checkpoint), annotation.about.get("checkpoint_sha256")
-    if said not in (None, digest):
-        raise InputRefused(
-            f"it was made by another checkpoint ({said[:12]}...)",
-            where=annotation.where,
-            do=f"annotate again with {checkpoint.name} ({digest[:12]}...), or leave --checkpoint out",
-        )
+    given_results.require_checkpoint(
+        checkpoint, {annotation.where: annotation.about.get("checkpoint_sha256")}, "annotate"
+    )
 
 
 def scene(mdata: MuData, annotation: Annotation, settings: EvaluationSettings, ontology: Ontology | None) -> Scene:
@@ -185,7 +180,7 @@ def scene(mdata: MuData, annotation: Annotation, settings: EvaluationSettings, o
 
     Raises :class:`InputRefused` where truth and annotation do not belong together, or no cell has a known label.
     """
-    row = _rows(mdata, annotation)
+    row = given_results.rows(mdata, annotation.cells, annotation.where)
     key = _key(mdata, annotation, settings.label_key)
     notes: list[str] = []
     truth = known_terms(mdata, key, annotation, ontology, notes)
@@ -193,7 +188,7 @@ def scene(mdata: MuData, annotation: Annotation, settings: EvaluationSettings, o
     if fields.SPLIT in mdata.obs:
         part = mdata.obs[fields.SPLIT].astype(str).to_numpy(object)
     there = row >= 0
-    which = _which(part[there], annotation, settings.cells)
+    which = given_results.which(part[there], annotation.said("split"), settings.cells)
     asked = there & (part == which) if which != "all" else there
     scored = asked & (truth != "")
     if not scored.any():
@@ -213,35 +208,6 @@ def scene(mdata: MuData, annotation: Annotation, settings: EvaluationSettings, o
     return Scene(
         names[kept], row[kept], truth[kept], scored[kept], (train & ~scored)[kept], which=which, key=key, notes=notes
     )
-
-
-def _rows(mdata: MuData, annotation: Annotation) -> Index:
-    """Where each cell of the truth stands in the annotation, -1 where it does not."""
-    import pandas as pd
-
-    index = pd.Index(annotation.cells)
-    strange = index[~index.isin(mdata.obs_names)]
-    if len(strange):
-        raise InputRefused(
-            f"{len(strange)} of {len(index)} cells are not in the truth, first {', '.join(strange[:3])}",
-            where=annotation.where,
-            do="give the truth of the same cells, with the same cell names",
-        )
-    return index.get_indexer(mdata.obs_names).astype(np.int64)
-
-
-def _which(part: Strings, annotation: Annotation, asked: str) -> str:
-    """Which cells are scored: those asked for; else what ``annotate --split`` annotated, the test cells, or all."""
-    if asked != "asked":
-        if asked != "all" and not (part != "").any():
-            raise InputRefused(
-                f"obs has no column '{fields.SPLIT}'", where="truth", do="run xmodal prepare, or give --cells all"
-            )
-        return asked
-    said = annotation.said("split")
-    if said in (fields.TEST, fields.VALID):
-        return str(said)
-    return fields.TEST if (part == fields.TEST).any() else "all"
 
 
 def _key(mdata: MuData, annotation: Annotation, asked: str | None) -> str:

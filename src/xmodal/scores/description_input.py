@@ -15,6 +15,7 @@ from xmodal.describing.evidence import Evidence
 from xmodal.describing.grounding import Sentence
 from xmodal.describing.wordings import FIXED
 from xmodal.errors import InputRefused
+from xmodal.scores import given_results
 from xmodal.scores.annotation_floors import Guess
 from xmodal.scores.annotation_input import Annotation
 
@@ -102,15 +103,7 @@ def _unit(content: dict[str, Any], groups: dict[str, Group]) -> Unit:
 
 def require_checkpoint(checkpoint: Path, given: Description) -> None:
     """Refuse descriptions that another checkpoint made."""
-    from xmodal.provenance import sha256
-
-    digest, said = sha256(checkpoint), str(given.about.get("checkpoint_sha256", ""))
-    if said and said != digest:
-        raise InputRefused(
-            f"it was made by another checkpoint ({said[:12]}...)",
-            where=given.where,
-            do=f"describe again with {checkpoint.name} ({digest[:12]}...), or leave --checkpoint out",
-        )
+    given_results.require_checkpoint(checkpoint, {given.where: given.about.get("checkpoint_sha256")}, "describe")
 
 
 def as_annotation(given: Description, named: npt.NDArray[Any]) -> Annotation:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from xmodal import fields
-from xmodal.data.genome import genome_of
-from xmodal.outputs import replacing_files, write_json
+from xmodal.scores import method_files
 from xmodal.scores.embedding_evaluation import OWN as METHOD
 from xmodal.scores.embedding_texts import headline, of_meeting, short, text_of
-from xmodal.scores.evaluation_files import DIGITS, OWN, split_of
+from xmodal.scores.evaluation_files import DIGITS, OWN
 from xmodal.scores.validation_cells import TRIAL, of_trial
 
 if TYPE_CHECKING:
@@ -22,20 +18,13 @@ if TYPE_CHECKING:
     from xmodal.scores.evaluation_settings import EvaluationSettings
 
 TARGET = "embedding"  # in scores.tsv, where predictions have their modality
-COLUMNS = ["target", "source", "method", "score", "value"]
 
 
 def results(
     result: Result, mdata: MuData, settings: EvaluationSettings, seed: int, timing: dict[str, Any]
 ) -> dict[str, Any]:
     """Content of metrics.json."""
-    return {
-        "embedding": describe(result),
-        "modalities": {m: {"genome": genome_of(mdata, m)} for m in mdata.mod},
-        "split": split_of(mdata),
-        "settings": {**settings.model_dump(mode="json"), "cells": result.scene.which, "seed": seed},
-        "timing": timing,
-    }
+    return method_files.results(TARGET, describe(result), result.scene.which, (mdata, settings, seed, timing))
 
 
 def describe(result: Result) -> dict[str, Any]:
@@ -53,7 +42,7 @@ def describe(result: Result) -> dict[str, Any]:
         "labels": found.labels.counts(found.scored) if found.labels else {},
         "batch_key": found.batches.key if found.batches else None,
         "batches": found.batches.counts(every) if found.batches else {},
-        "methods": {m: {k: round(v, DIGITS) for k, v in s.items()} for m, s in result.methods.items()},
+        "methods": method_files.scores_of(result.methods, result.methods),
         "method_cells": result.cells,
         "clusters": clusters,
         "paired": result.paired,
@@ -69,20 +58,8 @@ def write(folder: Path, content: dict[str, Any], overwrite: bool) -> None:
     from xmodal.reporting.figures import png
 
     about = content["embedding"]
-    with replacing_files(folder, OWN, overwrite) as temporary:
-        write_json(temporary / fields.METRICS_FILE, content)
-        table(about).to_csv(temporary / "scores.tsv", sep="\t", index=False, lineterminator="\n")
-        (temporary / "scores.png").write_bytes(png(scores(about)))
-
-
-def table(about: dict[str, Any]) -> pd.DataFrame:
-    """Long table, with the columns that predictions have: one row for each score of each method."""
-    rows = [
-        (TARGET, "", method, score, value)
-        for method, scores in about["methods"].items()
-        for score, value in scores.items()
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    tables = {"scores": method_files.table(TARGET, about)}
+    method_files.write(folder, OWN, content, (tables, png(scores(about))), overwrite)
 
 
 def summary(content: dict[str, Any]) -> list[str]:
@@ -90,9 +67,7 @@ def summary(content: dict[str, Any]) -> list[str]:
     about = content["embedding"]
     methods = about["methods"]
     lines = [f"embedding: {about['cells']} cells x {about['dimensions']} dimensions"]
-    lines.append("  " + " ".join([f"{'score':28}", *(f"{m:>12}" for m in methods)]))
-    for score in headline(methods[METHOD]):
-        values = (f"{methods[m][score]:12.4f}" if score in methods[m] else f"{'-':>12}" for m in methods)
-        lines.append("  " + " ".join([f"{short(score):28}", *values]))
+    names = {score: short(score) for score in headline(methods[METHOD])}
+    lines += method_files.lines(methods, names, (28, 12))
     lines += [f"  {text_of(s).name}: {methods[METHOD][s]:.4f}" for s in of_meeting(methods[METHOD])]
     return lines

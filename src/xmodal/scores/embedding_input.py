@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from xmodal import fields
 from xmodal.errors import InputRefused
+from xmodal.scores import given_results
 from xmodal.scores.embedding_measures import NEIGHBORS
 from xmodal.scores.metrics import Array, Bools, Index
 from xmodal.scores.validation_cells import learned_parts
@@ -140,15 +141,7 @@ def _require_sound(z: Array, names: npt.NDArray[np.str_], where: str) -> None:
 
 def require_checkpoint(checkpoint: Path, embedding: Embedding) -> None:
     """Refuse an embedding that says it was made by another checkpoint."""
-    from xmodal.provenance import sha256
-
-    digest, said = sha256(checkpoint), embedding.about.get("checkpoint_sha256")
-    if said not in (None, digest):
-        raise InputRefused(
-            f"it was made by another checkpoint ({said[:12]}...)",
-            where=embedding.where,
-            do=f"embed again with {checkpoint.name} ({digest[:12]}...), or leave --checkpoint out",
-        )
+    given_results.require_checkpoint(checkpoint, {embedding.where: embedding.about.get("checkpoint_sha256")}, "embed")
 
 
 def scene(mdata: MuData, embedding: Embedding, settings: EvaluationSettings) -> Scene:
@@ -158,12 +151,12 @@ def scene(mdata: MuData, embedding: Embedding, settings: EvaluationSettings) -> 
     """
     for option, key in (("--label-key", settings.label_key), ("--batch-key", settings.batch_key)):
         _require_column(mdata.obs, key, option)
-    row = _rows(mdata, embedding)
+    row = given_results.rows(mdata, embedding.cells, embedding.where)
     there = row >= 0
     part = (
         mdata.obs[fields.SPLIT].astype(str).to_numpy() if fields.SPLIT in mdata.obs else np.full(len(row), "", object)
     )
-    which = _which(part[there], embedding, settings.cells)
+    which = given_results.which(part[there], embedding.about.get("settings", {}).get("split"), settings.cells)
     scored = there & (part == which) if which != "all" else there
     absent = (part == which) & ~there
     measured = _measured(mdata, embedding)
@@ -199,35 +192,6 @@ def _measured(mdata: MuData, embedding: Embedding) -> dict[str, Bools]:
     """For each modality of the truth that the embedding was made of (all, where it does not say): which cells have it."""
     said = [m for m in embedding.about.get("settings", {}).get("modalities") or {} if m in mdata.mod]
     return {m: mdata.obs_names.isin(mdata.mod[m].obs_names) for m in said or mdata.mod}
-
-
-def _rows(mdata: MuData, embedding: Embedding) -> Index:
-    """Where each cell of the truth stands in the embedding, -1 where it does not."""
-    import pandas as pd
-
-    index = pd.Index(embedding.cells)
-    strange = index[~index.isin(mdata.obs_names)]
-    if len(strange):
-        raise InputRefused(
-            f"{len(strange)} of {len(index)} cells are not in the truth, first {', '.join(strange[:3])}",
-            where=embedding.where,
-            do="give the truth of the same cells, with the same cell names",
-        )
-    return index.get_indexer(mdata.obs_names).astype(np.int64)
-
-
-def _which(part: npt.NDArray[Any], embedding: Embedding, asked: str) -> str:
-    """Which cells are scored: those asked for; else what ``embed --split`` embedded, the test cells, or all."""
-    if asked != "asked":
-        if asked != "all" and not (part != "").any():
-            raise InputRefused(
-                f"obs has no column '{fields.SPLIT}'", where="truth", do="run xmodal prepare, or give --cells all"
-            )
-        return asked
-    said = embedding.about.get("settings", {}).get("split")
-    if said in (fields.TEST, fields.VALID):
-        return str(said)
-    return fields.TEST if (part == fields.TEST).any() else "all"
 
 
 def _require_enough(cells: int, which: str, where: str) -> None:

@@ -17,7 +17,7 @@ from xmodal.data.on_disk import OnDisk
 from xmodal.data.shuffling import LARGE
 from xmodal.data.vocabulary import Vocabulary
 from xmodal.errors import InputRefused
-from xmodal.scores import intervals, validation_cells
+from xmodal.scores import given_results, intervals, validation_cells
 from xmodal.scores.intervals import Intervals
 from xmodal.scores.metrics import Array, Matrix, blocks
 from xmodal.scores.scoring import Scored, Truth, reference, score
@@ -147,17 +147,8 @@ def _require_all_values(about: dict[str, Any], path: Path) -> None:
 
 def require_checkpoint(checkpoint: Path, predictions: dict[str, tuple[str, AnnData]]) -> None:
     """Refuse a prediction that says it was made by another checkpoint."""
-    from xmodal.provenance import sha256
-
-    digest = sha256(checkpoint)
-    for where, adata in predictions.values():
-        said = prediction_about(adata).get("checkpoint_sha256", digest)
-        if said != digest:
-            raise InputRefused(
-                f"it was made by another checkpoint ({said[:12]}...)",
-                where=where,
-                do=f"predict again with {checkpoint.name} ({digest[:12]}...), or leave --checkpoint out",
-            )
+    said = {where: prediction_about(adata).get("checkpoint_sha256") for where, adata in predictions.values()}
+    given_results.require_checkpoint(checkpoint, said, "predict")
 
 
 def prediction_about(adata: AnnData) -> dict[str, Any]:

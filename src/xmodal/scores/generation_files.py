@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from xmodal import fields
-from xmodal.data.genome import genome_of
-from xmodal.outputs import replacing_files, write_json
-from xmodal.scores.evaluation_files import DIGITS, OWN, split_of
+from xmodal.scores import method_files
+from xmodal.scores.evaluation_files import OWN
 from xmodal.scores.generation_texts import METHODS, of_methods, short
 from xmodal.scores.generation_verdicts import judge
 
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from xmodal.scores.generation_evaluation import Result
 
 TARGET = "generation"  # in scores.tsv, where predictions have their modality
-COLUMNS = ["target", "source", "method", "score", "value"]
 FILES = (*OWN, "types.tsv")
 KEPT = ("model", "model_version", "checkpoint_sha256", "version", "seed", "device")
 
@@ -30,13 +27,7 @@ def results(
     result: Result, mdata: MuData, settings: EvaluationSettings, seed: int, timing: dict[str, Any]
 ) -> dict[str, Any]:
     """Content of metrics.json."""
-    return {
-        TARGET: describe(result),
-        "modalities": {m: {"genome": genome_of(mdata, m)} for m in mdata.mod},
-        "split": split_of(mdata),
-        "settings": {**settings.model_dump(mode="json"), "cells": result.scene.which, "seed": seed},
-        "timing": timing,
-    }
+    return method_files.results(TARGET, describe(result), result.scene.which, (mdata, settings, seed, timing))
 
 
 def describe(result: Result) -> dict[str, Any]:
@@ -48,10 +39,8 @@ def describe(result: Result) -> dict[str, Any]:
         "test_cells": int((found.test_type >= 0).sum()),
         "training_cells": int((found.train_type >= 0).sum()),
         "label_key": found.key,
-        "methods": {
-            m: {k: round(v, DIGITS) for k, v in result.methods[m].items()} for m in METHODS if m in result.methods
-        },
-        "types": [{k: round(v, DIGITS) if isinstance(v, float) else v for k, v in row.items()} for row in result.types],
+        "methods": method_files.scores_of(result.methods, METHODS),
+        "types": [method_files.rounded(row) for row in result.types],
         "provenance": {k: given.about[k] for k in KEPT if k in given.about},
         "notes": result.notes,
     }
@@ -64,19 +53,8 @@ def write(folder: Path, content: dict[str, Any], overwrite: bool) -> None:
     from xmodal.reporting.generation_scores_figure import scores
 
     about = content[TARGET]
-    with replacing_files(folder, FILES, overwrite) as temporary:
-        write_json(temporary / fields.METRICS_FILE, content)
-        for name, frame in (("scores", table(about)), ("types", pd.DataFrame(about["types"]))):
-            frame.to_csv(temporary / f"{name}.tsv", sep="\t", index=False, lineterminator="\n")
-        (temporary / "scores.png").write_bytes(png(scores(about)))
-
-
-def table(about: dict[str, Any]) -> pd.DataFrame:
-    """Long table, with the columns that predictions have: one row for each score of each method."""
-    rows = [
-        (TARGET, "", method, score, value) for method, own in about["methods"].items() for score, value in own.items()
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    tables = {"scores": method_files.table(TARGET, about), "types": pd.DataFrame(about["types"])}
+    method_files.write(folder, FILES, content, (tables, png(scores(about))), overwrite)
 
 
 def summary(content: dict[str, Any]) -> list[str]:
@@ -86,8 +64,6 @@ def summary(content: dict[str, Any]) -> list[str]:
     lines = [
         f"generation: {about['cells']} cells of {len(about['types'])} types, against {about['test_cells']} test cells"
     ]
-    lines.append("  " + " ".join([f"{'score':32}", *(f"{m:>12}" for m in methods)]))
-    for score in of_methods(methods["generated"]):
-        values = (f"{methods[m][score]:12.4f}" if score in methods[m] else f"{'-':>12}" for m in methods)
-        lines.append("  " + " ".join([f"{short(score):32}", *values]))
+    names = {score: short(score) for score in of_methods(methods["generated"])}
+    lines += method_files.lines(methods, names, (32, 12))
     return [*lines, judge(about).headline]

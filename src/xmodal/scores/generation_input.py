@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 from xmodal import fields
 from xmodal.errors import InputRefused
-from xmodal.scores import annotation_input
+from xmodal.scores import annotation_input, given_results
 from xmodal.scores.metrics import Array, Index
 
 if TYPE_CHECKING:
@@ -122,15 +122,9 @@ def read_generated(path: Path) -> GeneratedCells:
 
 def require_checkpoint(checkpoint: Path, generated: GeneratedCells) -> None:
     """Refuse cells that say they were made by another checkpoint."""
-    from xmodal.provenance import sha256
-
-    digest, said = sha256(checkpoint), generated.about.get("checkpoint_sha256")
-    if said not in (None, digest):
-        raise InputRefused(
-            f"it was made by another checkpoint ({said[:12]}...)",
-            where=generated.where,
-            do=f"generate again with {checkpoint.name} ({digest[:12]}...), or leave --checkpoint out",
-        )
+    given_results.require_checkpoint(
+        checkpoint, {generated.where: generated.about.get("checkpoint_sha256")}, "generate"
+    )
 
 
 def scene(mdata: MuData, generated: GeneratedCells, settings: EvaluationSettings, ontology: Ontology | None) -> Scene:
