@@ -1,12 +1,13 @@
 """Ways for modalities to meet, measured on simulated cells whose genes follow products of what peaks tell.
 
-    python benchmarks/fusion.py [--models contrastive,mfm] [--seeds 1,2,5] [--cells 6000] [--set NAME=VALUE ...]
-                                [--write]
+    python benchmarks/fusion.py [--part simulated|few|cortex|all] [--models contrastive,mfm] [--seeds 1,2,5]
+                                [--folds 0,1,2] [--set NAME=VALUE ...] [--write]
 
-Half of the cells are training cells.  Beside the models: the oracle that knows the coupling, `linear`, and early
-concatenation with modality dropout, which has the size and the training of the models.  Nothing is asked of a model unless the
-oracle is at least 1.25 times as good as what multiplies nothing (the run stops otherwise).  Results are kept in
-benchmarks/results/fusion.json with ``--write`` (a model measured anew replaces its own), which also rewrites the table of
+`simulated`: 6,000 cells, `few`: 2,000; half of them are training cells.  Beside the models: the oracle that knows the
+coupling, `linear`, and early concatenation with modality dropout, which has the size and the training of the models.  Nothing
+is asked of a model unless the oracle is at least 1.25 times as good as what multiplies nothing (the run stops otherwise).
+`cortex`: folds of the training batches of mouse cortex (fusion_cortex.py), beside `linear`.  Results are kept in
+benchmarks/results/fusion.json with ``--write`` (a model measured anew replaces its own), which also rewrites the tables of
 benchmarks/RESULTS.md.  Settings were chosen on other seeds.
 """
 
@@ -18,6 +19,7 @@ import logging
 import time
 from collections.abc import Callable
 
+import fusion_cortex
 import numpy as np
 import torch
 from common import HERE, between
@@ -47,6 +49,8 @@ log = logging.getLogger("benchmark")
 RESULTS = HERE / "results" / "fusion.json"
 WAYS = ((ATAC, RNA), (RNA, ATAC))
 Scores = dict[str, float]
+CELLS = {"simulated": 6000, "few": 2000}  # of the parts that are simulated
+PLACE = {"simulated": "fusion", "few": "fusion_few", "cortex": "fusion_cortex"}  # of their tables in RESULTS.md
 FIRST = ("oracle", "linear", "early", "dedicated")
 SHOWN = {
     "atac_rna_all": "A>R",
@@ -57,7 +61,10 @@ SHOWN = {
     "joint": "joint",
     "type_missing": "type, missing",
     "state_missing": "state, missing",
+    "type_15nn": "type, 15-NN",
     "foscttm": "FOSCTTM",
+    "atac_rna_weight": "weight A>R",
+    "rna_atac_weight": "weight R>A",
     "cpu_s": "CPU s",
 }
 
@@ -131,51 +138,79 @@ def comparators(simulated: Simulated, parts: dict[str, Cells], seed: int) -> dic
     early = trained(Early, parts, seed, [])
     found["early"] = measured(simulated, early, parts, seed)
     found["dedicated"] = dedicated_scores(simulated, embedder(early), alone(parts, seed), parts, seed)
+    for name, scores in found.items():
+        told(f"seed {seed}", name, scores)
     return found
 
 
-def run_seed(seed: int, names: list[str], asked: argparse.Namespace) -> dict[str, Scores]:
+def told(where: str, name: str, scores: Scores) -> Scores:
+    log.info("%s %s: %s", where, name, {k: round(v, 4) for k, v in scores.items()})
+    return scores
+
+
+def run_seed(seed: int, names: list[str], asked: argparse.Namespace, cells: int) -> dict[str, Scores]:
     """Comparators and models on the cells of one seed."""
-    simulated = simulate(SimulateSettings(cells=asked.cells), seed)
+    simulated = simulate(SimulateSettings(cells=cells), seed)
     parts = cells_of_simulation(simulated)
     found = comparators(simulated, parts, seed) if not asked.no_comparators else {}
     for name in names:
         model = trained(registry.get(name), parts, seed, asked.set)
-        found[name] = measured(simulated, model, parts, seed)
-    for name, scores in found.items():
-        log.info("seed %d %s: %s", seed, name, {k: round(v, 3) for k, v in scores.items()})
+        found[name] = told(f"seed {seed}", name, measured(simulated, model, parts, seed))
     return found
 
 
-def kept(found: dict[str, dict[str, Scores]]) -> dict[str, dict[str, Scores]]:
-    """What was measured so far, with ``found`` (seed, method) in it."""
-    known: dict[str, dict[str, Scores]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+def run_fold(fold: str, names: list[str], asked: argparse.Namespace) -> dict[str, Scores]:
+    """`linear` and the models on one fold of mouse cortex."""
+    parts, types = fusion_cortex.cells_of_fold(fold)
+    found: dict[str, Scores] = {}
+    for name in names if asked.no_comparators else ["linear", *names]:
+        model = trained(registry.get(name), parts, 0, asked.set if name != "linear" else [])
+        found[name] = told(f"fold {fold}", name, fusion_cortex.measured(model, parts, types))
+    return found
+
+
+def kept(part: str, found: dict[str, dict[str, Scores]]) -> dict[str, dict[str, Scores]]:
+    """What was measured so far of a part, with ``found`` (seed or fold, method) in it."""
+    everything: dict[str, dict[str, dict[str, Scores]]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    known = everything.setdefault(part, {})
     for seed, methods in found.items():
         known[seed] = {**known.get(seed, {}), **methods}
-    RESULTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    RESULTS.write_text(json.dumps(everything, indent=1, sort_keys=True) + "\n")
     return known
 
 
-def table(known: dict[str, dict[str, Scores]]) -> str:
-    """Means over the seeds, one line for each method."""
+def table(part: str, known: dict[str, dict[str, Scores]]) -> str:
+    """Means over the seeds or folds, one line for each method."""
     names = list(dict.fromkeys(name for methods in known.values() for name in methods))
     order = [n for n in (*FIRST, *sorted(set(names) - set(FIRST))) if n in names]
-    lines = [f"| seeds {', '.join(known)} | " + " | ".join(SHOWN.values()) + " |", "|---|" + "---|" * len(SHOWN)]
+    there = {k for methods in known.values() for scores in methods.values() for k in scores}
+    shown = {key: title for key, title in SHOWN.items() if key in there}
+    what = "folds" if part == "cortex" else "seeds"
+    lines = [f"| {what} {', '.join(known)} | " + " | ".join(shown.values()) + " |", "|---|" + "---|" * len(shown)]
     for name in order:
         rows = [methods[name] for methods in known.values() if name in methods]
         cells = []
-        for key in SHOWN:
+        for key in shown:
             values = [row[key] for row in rows if key in row]
             cells.append(f"{np.mean(values):.3f}" if values else "-")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
+def run(part: str, names: list[str], asked: argparse.Namespace) -> None:
+    """Every seed or fold of a part, each kept when it is done."""
+    for one in (asked.folds if part == "cortex" else asked.seeds).split(","):
+        found = run_fold(one, names, asked) if part == "cortex" else run_seed(int(one), names, asked, CELLS[part])
+        if asked.write:
+            between(HERE / "RESULTS.md", PLACE[part], table(part, kept(part, {one: found})))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--part", default="simulated", choices=[*PLACE, "all"])
     parser.add_argument("--models", default="")
     parser.add_argument("--seeds", default="1,2,5", help="Those of 1 to 5 that pass the check; others stop the run.")
-    parser.add_argument("--cells", type=int, default=6000)
+    parser.add_argument("--folds", default="0,1,2", help="Of mouse cortex, see trials.py.")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--no-comparators", action="store_true")
     parser.add_argument("--write", action="store_true")
@@ -184,10 +219,8 @@ def main() -> None:
     logging.getLogger("xmodal").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     names = [n for n in asked.models.split(",") if n]
-    for seed in asked.seeds.split(","):
-        found = run_seed(int(seed), names, asked)
-        if asked.write:
-            between(HERE / "RESULTS.md", "fusion", table(kept({seed: found})))
+    for part in PLACE if asked.part == "all" else [asked.part]:
+        run(part, names, asked)
 
 
 if __name__ == "__main__":
