@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from xmodal import provenance, registry
+from xmodal import fields, provenance, registry
 from xmodal.errors import UsageRefused
 from xmodal.learning import checkpoint as checkpoints
 
@@ -17,10 +17,10 @@ def models() -> dict[str, Any]:
 
 def model(name: str) -> dict[str, Any]:
     """One model with its settings, their defaults and meanings."""
-    fields = registry.get(name).Settings.model_fields
+    known = registry.get(name).Settings.model_fields
     settings = [
         {"name": k, "default": f.get_default(call_default_factory=True), "meaning": f.description or ""}
-        for k, f in fields.items()
+        for k, f in known.items()
     ]
     return {**_summary(name), "settings": settings}
 
@@ -81,6 +81,7 @@ def text(content: dict[str, Any]) -> str:
         ),
         "predicts: " + ", ".join(f"{s} -> {t}" for s, t in content["directions"]),
         f"trained on: {counts or 'unknown'} cells; best epoch {training.get('best_epoch')} of {training.get('epochs')}",
+        f"trained in: {training.get(fields.PRECISION, fields.FP32)}",
         f"holds: {content['content']}",
         "settings: " + ", ".join(f"{k}={v}" for k, v in content["settings"].items()),
     ]

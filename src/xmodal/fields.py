@@ -18,6 +18,9 @@ COVERAGE = "xmodal_coverage"  # var of a prediction: share of validation cells w
 TRUST = "xmodal_trust"  # var of a prediction: what that amounts to, in a word
 OF_FEATURES = (RELIABILITY, RELIABILITY_LOW, RELIABILITY_HIGH, COVERAGE, TRUST)
 
+FP32, BF16, PRECISION_AUTO = "fp32", "bf16", "auto"  # numbers that training multiplies matrices in; as the device likes
+PRECISION = "precision"  # in metrics.json, the record of a checkpoint and the state of a training
+
 EMBEDDING = "X_xmodal"  # obsm: the joint embedding; X_xmodal_MODALITY: that of a modality alone
 SCGPT, GENEFORMER = "X_scgpt", "X_geneformer"  # obsm: embeddings by foundation models from disk
 CELL_MODEL = "xmodal_cell_model"  # uns: which of them, and the digest of its weights

@@ -12,6 +12,7 @@ from xmodal.cli.options import CELLS, FOLDER, HELP, READABLE, common
 from xmodal.cli.reading import on_disk_option
 from xmodal.data.on_disk_settings import Choice
 from xmodal.errors import ModelRefused, NotApplicable, SettingRefused, UsageRefused
+from xmodal.fields import BF16, FP32, PRECISION_AUTO
 
 
 @click.command("train", context_settings=HELP)
@@ -105,6 +106,15 @@ from xmodal.errors import ModelRefused, NotApplicable, SettingRefused, UsageRefu
     help="Train in so many processes on this machine, each with a GPU of its own (or its share of --threads); several "
     "machines: torchrun.",
 )
+@click.option(
+    "--precision",
+    "asked",
+    type=click.Choice([PRECISION_AUTO, FP32, BF16]),
+    default=PRECISION_AUTO,
+    show_default=True,
+    help="Numbers in which training multiplies matrices (predictions are always fp32); auto: bf16 on a GPU that has it, "
+    "else fp32.",
+)
 @click.option("--gene-table", type=READABLE, help="Gene positions (GTF, BED or TSV) for peak-gene links by distance.")
 @on_disk_option
 @click.option("--links", type=READABLE, help="Peak-gene links as a TSV with columns gene, peak[, weight].")
@@ -127,6 +137,7 @@ def command(
     allow_download: bool,
     initial: Path | None,
     processes: int,
+    asked: str,
     gene_table: Path | None,
     links: Path | None,
     on_disk: Choice,
@@ -146,7 +157,7 @@ def command(
             raise UsageRefused(f"--processes {processes}: each needs a CPU, and --threads is {threads}")
         click.get_current_context().exit(starting.in_several(processes, sys.argv[1:]))
 
-    from xmodal import devices, ranks
+    from xmodal import devices, precision, ranks
     from xmodal.learning import earlier
 
     taken_over = False
@@ -180,6 +191,7 @@ def command(
         labels=LabelRequest(label_key, label_terms, ontology, text_model, allow_download),
         initial=initial,
         on_disk=on_disk,
+        precision=precision.agreed(asked, chosen),
     )
     try:
         metrics: dict[str, Any] = run(prepared, request, chosen)

@@ -52,13 +52,13 @@ class _Counts(torch.autograd.Function):
     ) -> Tensor:
         inputs = (hidden, weight, bias) if log_theta is None else (hidden, weight, bias, log_theta)
         teaching = any(ctx.needs_input_grad[:4])
-        ctx.later = teaching and not losses.wanted()
+        ctx.later, ctx.kind = teaching and not losses.wanted(), losses.kind()
         ctx.theta = log_theta is not None
         if ctx.later:
             ctx.target, ctx.vectors = target, vectors
             ctx.save_for_backward(*inputs)
             return hidden.new_tensor(torch.nan)
-        value, grads = _computed(inputs, target, vectors, measured=True, teaching=teaching)
+        value, grads = _computed(inputs, target, vectors, ctx.kind, measured=True, teaching=teaching)
         ctx.save_for_backward(*grads)
         return value.to(hidden.dtype)
 
@@ -68,35 +68,53 @@ class _Counts(torch.autograd.Function):
         if ctx.later:
             share, depth = ctx.vectors
             vectors = share * scale, depth
-            grads = _computed(ctx.saved_tensors, ctx.target, vectors, measured=False, teaching=True)[1]
+            grads = _computed(ctx.saved_tensors, ctx.target, vectors, ctx.kind, measured=False, teaching=True)[1]
         else:
             grads = [g.mul_(scale) for g in ctx.saved_tensors]
         return *grads, *([] if ctx.theta else [None]), None, None
 
 
 def _computed(
-    inputs: Sequence[Tensor], target: Rows, vectors: tuple[Tensor, Tensor], *, measured: bool, teaching: bool
+    inputs: Sequence[Tensor],
+    target: Rows,
+    vectors: tuple[Tensor, Tensor],
+    kind: torch.dtype,
+    *,
+    measured: bool,
+    teaching: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    """The value, where it is ``measured``, and the gradients of ``inputs``, where one is taught."""
+    """The value, where it is ``measured``, and the gradients of ``inputs``, where one is taught.
+
+    ``kind``: the numbers that matrices are multiplied in.
+    """
     hidden, weight, bias, *theta = inputs
     share, depth = vectors
     grads = [torch.zeros_like(x) for x in inputs] if teaching else []
     value = torch.zeros((), dtype=torch.float64, device=hidden.device)
     size = max(1, min(losses.CHUNK // max(len(bias), 1), len(hidden)))
+    layer = weight.to(kind)
     for low in range(0, len(hidden), size):
         some = slice(low, min(low + size, len(hidden)))
-        logits = torch.addmm(bias, hidden[some], weight.T)
+        logits = _logits(hidden[some], layer, bias)
         shares = logits.sub_(logits.logsumexp(1, keepdim=True))  # their logs
         cells = _Cells.of(target.take(some) if size < len(hidden) else target, share[some], depth[some])
         found = value if measured else None
         grad = _nb(shares, cells, found, theta[0], grads[3:]) if theta else _poisson(shares, cells, found)
         if teaching:
             grads[2].addmv_(grad.T, cells.share)
-            torch.mm(grad, weight, out=grads[0][some])
-            grads[1].addmm_(grad.T, hidden[some] * cells.share[:, None])
+            rounded = grad.to(kind)
+            losses.put_product(grads[0][some], rounded, layer)
+            losses.add_product(grads[1], rounded.T, (hidden[some] * cells.share[:, None]).to(kind))
     if teaching:
         grads[0].mul_(share[:, None])
     return value, grads
+
+
+def _logits(hidden: Tensor, layer: Tensor, bias: Tensor) -> Tensor:
+    """Of all features, (cells, features) float32; ``layer`` in the numbers that are multiplied."""
+    if layer.dtype == hidden.dtype:
+        return torch.addmm(bias, hidden, layer.T)
+    return (hidden.to(layer.dtype) @ layer.T).float().add_(bias)
 
 
 @dataclass(frozen=True)

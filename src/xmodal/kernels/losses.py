@@ -7,15 +7,16 @@ of the loss is computed only where it is asked for (:func:`without_values`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmodal import precision
 from xmodal.kernels import products
 from xmodal.kernels.rows import Rows
 
@@ -56,12 +57,13 @@ class _Bernoulli(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, target: Rows, share: Tensor) -> Tensor:
         teaching = any(ctx.needs_input_grad[:3])
-        ctx.later = teaching and not _wanted
+        ctx.later, ctx.kind = teaching and not _wanted, kind()
         if ctx.later:
             ctx.target = target
             ctx.save_for_backward(hidden, weight, bias, share)
             return hidden.new_tensor(torch.nan)
-        value, grads = _bernoulli((hidden, weight, bias), target, share, measured=True, teaching=teaching)
+        inputs = _Inputs(hidden, weight, bias, ctx.kind)
+        value, grads = _bernoulli(inputs, target, share, measured=True, teaching=teaching)
         ctx.save_for_backward(*grads)
         return value.to(hidden.dtype)
 
@@ -69,38 +71,78 @@ class _Bernoulli(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale = outputs[0]
         if ctx.later:
-            *inputs, share = ctx.saved_tensors
+            hidden, weight, bias, share = ctx.saved_tensors
+            inputs = _Inputs(hidden, weight, bias, ctx.kind)
             grads = _bernoulli(inputs, ctx.target, share * scale, measured=False, teaching=True)[1]
         else:
             grads = [g.mul_(scale) for g in ctx.saved_tensors]
         return *grads, None, None
 
 
+def kind() -> torch.dtype:
+    """In which numbers matrices are multiplied, here and now."""
+    return torch.bfloat16 if precision.lowered() else torch.float32
+
+
+class _Inputs(NamedTuple):
+    """A last layer and what it reads.  ``kind``: the numbers that these are multiplied in."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor
+    kind: torch.dtype
+
+
 def _bernoulli(
-    inputs: Sequence[Tensor], target: Rows, share: Tensor, *, measured: bool, teaching: bool
+    inputs: _Inputs, target: Rows, share: Tensor, *, measured: bool, teaching: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """The value, where it is ``measured``, and the gradients of hidden, weight and bias (``inputs``), where one is taught."""
-    hidden, weight, bias = inputs
+    hidden, weight, bias, kind = inputs
     grads = [torch.zeros_like(hidden), torch.empty_like(weight), torch.empty_like(bias)] if teaching else []
     value = torch.zeros((), dtype=torch.float64, device=hidden.device)
-    ones, shared = Windows(target), hidden * share[:, None]
+    ones, shared, read = Windows(target), (hidden * share[:, None]).to(kind), hidden.to(kind)
     size = min(max(1, CHUNK // max(len(hidden), 1)), len(bias))
     logits = hidden.new_empty(size, len(hidden))  # a feature in a row: faster products than with a cell in a row
+    low_logits = logits if kind == logits.dtype else torch.empty_like(logits, dtype=kind)
     for low in range(0, len(bias), size):
         some = slice(low, min(low + size, len(bias)))
-        out = logits[: some.stop - low]
-        torch.mm(weight[some], hidden.T, out=out)
+        out, low_out, layer = logits[: some.stop - low], low_logits[: some.stop - low], weight[some].to(kind)
+        torch.mm(layer, read.T, out=low_out)
+        into(out, low_out)
         ones.move(some)
         if measured:
             whole = out + bias[some, None]
             value += (F.softplus(whole) @ share).double().sum() - ones.dot(whole, share)
         if teaching:
             ones.residuals(out, (bias[some], share, grads[2][some]))
-            grads[0].addmm_(out.T, weight[some])
-            torch.mm(out, shared, out=grads[1][some])
+            into(low_out, out)
+            add_product(grads[0], low_out.T, layer)
+            put_product(grads[1][some], low_out, shared)
     if teaching:
         grads[0].mul_(share[:, None])
     return value, grads
+
+
+def into(to: Tensor, values: Tensor) -> None:
+    """``to`` becomes ``values`` in its own numbers; nothing is done where they are one tensor."""
+    if to.dtype != values.dtype:
+        to.copy_(values)
+
+
+def add_product(to: Tensor, a: Tensor, b: Tensor) -> None:
+    """``to`` += ``a`` @ ``b``, which may be in lower numbers."""
+    if a.dtype == to.dtype:
+        to.addmm_(a, b)
+    else:
+        to.add_(a @ b)
+
+
+def put_product(to: Tensor, a: Tensor, b: Tensor) -> None:
+    """``to`` becomes ``a`` @ ``b``, which may be in lower numbers."""
+    if a.dtype == to.dtype:
+        torch.mm(a, b, out=to)
+    else:
+        to.copy_(a @ b)
 
 
 class Windows:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 from torch import __version__ as torch_version
 
-from xmodal import __version__, fields, memory, outputs, provenance, ranks, registry, starting
+from xmodal import __version__, fields, memory, outputs, precision, provenance, ranks, registry, starting
 from xmodal.data.on_disk import Counts, OnDisk
 from xmodal.errors import UsageRefused, XmodalError
 from xmodal.learning import calibration, checkpoint, novelty, training
@@ -36,6 +36,11 @@ log = logging.getLogger(__name__)
 @memory.refusing("the model with its optimiser")
 def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, Any]:
     """Train on ``path`` and write checkpoint, history and metrics; returns the metrics."""
+    with precision.training_in(request.precision):
+        return _run(path, request, device)
+
+
+def _run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, Any]:
     started = time.monotonic()
     model_class = registry.get(request.model)
     settings = parse_settings(model_class, request.changes)
@@ -66,6 +71,7 @@ def run(path: Path, request: TrainRequest, device: torch.device) -> dict[str, An
             **_metrics(model, result, job),
             "uncertainty": {f"{s} -> {t}": u.summary() for (s, t), u in errors.items()},
             "seed": request.seed,
+            fields.PRECISION: request.precision,
             **begun,
             **({"cell_model": job.cell_model} if job.cell_model else {}),
             **({"cells_at_once": result.cells_at_once} if result.cells_at_once else {}),
@@ -137,6 +143,7 @@ def _write(
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["epoch", "train_loss", "valid_loss", "learning_rate"])
     kept = ["split", "filters", "epochs", "best_epoch", "seed", "losses", "directions", "uncertainty", "trial"]
     kept += ["initial", "cell_model"]
+    kept += [fields.PRECISION] if metrics[fields.PRECISION] != fields.FP32 else []  # as checkpoints of before
     facts = {k: metrics[k] for k in kept if k in metrics}
     with (
         outputs.replacing(folder / fields.CHECKPOINT_FILE, True) as model_file,
@@ -157,7 +164,7 @@ def run_digest(
 ) -> str:
     """Digest of all that decides the weights: model, settings, seed, features, links, cells and counts, versions, device.
 
-    ``initial``: the pretrained encoder that the weights begin with.
+    Precision too, where it is not fp32.  ``initial``: the pretrained encoder that the weights begin with.
     """
     digest = hashlib.sha256()
     vocabulary = model.vocabulary
@@ -165,6 +172,8 @@ def run_digest(
     text += [__version__, str(torch_version), device.type]
     if initial is not None:
         text.append(provenance.sha256(initial))
+    if precision.chosen() != fields.FP32:
+        text.append(precision.chosen())
     digest.update(json.dumps(text, sort_keys=True).encode())
     arrays = list(vocabulary.tensors().values())
     for part in cells:

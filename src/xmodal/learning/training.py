@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from xmodal import memory, progress, ranks
+from xmodal import memory, precision, progress, ranks
 from xmodal.data.batches import joined
 from xmodal.errors import ModelRefused
 from xmodal.kernels.losses import without_values
@@ -194,7 +194,7 @@ def one_pass(running: Running, settings: GradientSettings, cells: Cells, device:
     size = settings.minibatch(len(cells))
     every = max(1, len(cells) // size // MEASURED)
     for i, batch in enumerate(cells.minibatches(size, running.shuffle)):
-        with without_values(i % every > 0):
+        with without_values(i % every > 0), precision.step():
             found = _gradients(running, batch, device)
         running.bar.add(len(batch))
         if not found:  # a last minibatch of single cells of different modalities teaches nothing

@@ -38,6 +38,7 @@ class TrainRequest:
     ``taken_over``: the state in the output is that of an earlier attempt, which may have been another training.
     ``state_dir``: where the state is kept between epochs, under a name of its own for each training; else the output.
     ``initial``: the pretrained encoder to begin with.
+    ``precision``: fp32 or bf16, see :mod:`xmodal.precision`.
     ``trial``: of a sweep, which is judged on the validation cells and so learns nothing from them.
     """
 
@@ -58,6 +59,7 @@ class TrainRequest:
     labels: LabelRequest = field(default_factory=LabelRequest)
     initial: Path | None = None
     on_disk: leaving.Choice = leaving.NEVER
+    precision: str = fields.FP32
 
     def asked(self) -> dict[str, Any]:
         """What a trial was: enough to train the winner of a sweep again, on more cells."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from xmodal import fields, precision
 from xmodal.errors import InputRefused
 from xmodal.outputs import replacing
 
@@ -114,6 +115,7 @@ def snapshot(running: Running, run: str = "") -> Snapshot:
     header = {
         "history": fit.history,
         "run": run,
+        fields.PRECISION: precision.chosen(),
         "best_epoch": fit.best_epoch,
         "best_loss": fit.best_loss,
         "rates": rates,
@@ -139,13 +141,19 @@ def load(path: Path, running: Running, run: str = "") -> None:
     try:
         with safe_open(path, "pt") as handle:
             header: dict[str, Any] = json.loads((handle.metadata() or {})[KEY])
-        same = header["run"] == run
+        before, same = header.get(fields.PRECISION, fields.FP32), header["run"] == run
         if same:
             _restore(running, header, load_file(path))
     except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
         raise InputRefused(
             f"the state of a stopped training cannot be read ({error})", where=str(path), do=AFRESH
         ) from None
+    if before != precision.chosen():
+        raise InputRefused(
+            f"a stopped training in {before} left this state, and this one is in {precision.chosen()}",
+            where=str(path),
+            do=f"give --precision {before}, or --overwrite to train from the start",
+        )
     if not same:
         raise InputRefused(
             "a stopped training of other cells, settings, seed or model (or of another version or device) left this state",
