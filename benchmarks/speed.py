@@ -1,11 +1,13 @@
 """How fast is training on wide peaks?  Beside scvi-tools in the same run, and the kernels beside what the processor can do.
 
-    python benchmarks/speed.py [--part kernels|race|race_cortex|growth|all] [--scvi PYTHON] [--cells N] [--peaks N] [--write]
+    python benchmarks/speed.py [--part kernels|race|race_cortex|growth|precision|all] [--scvi PYTHON] [--cells N] [--peaks N]
+                               [--write]
 
 ``kernels``: a minibatch of 256 cells x 100,000 peaks, 3 % open: first layer and decoder beside their dense forms in torch, and
 beside the matrix products alone that a decoder of this shape cannot do without.  ``race``, ``race_cortex``: CPU seconds of
 training to one held-out loss (speed_race.py), simulated cells and the mouse cortex; turns alternate; learning rates are tuned
 before, on 2,000 cells, for both sides alike.  ``growth``: seconds of an epoch with more cells, peaks and genes.
+``precision``: fp32 and bf16 side by side (speed_precision.py; ``--of step+epoch+simulated+cortex``).
 What was measured is kept in results/speed.json.
 """
 
@@ -23,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import speed_precision
 import speed_race
 import torch
 import torch.nn.functional as F
@@ -175,6 +178,12 @@ def growth() -> dict[str, float]:
     return found
 
 
+def precision() -> dict[str, Any]:
+    """What is not measured now stays as it was."""
+    before = json.loads(RESULTS.read_text()).get("precision", {}) if RESULTS.exists() else {}
+    return {**before, **speed_precision.measured(ARGS.of, ARGS.threads)}
+
+
 # ---- tables
 
 
@@ -193,6 +202,8 @@ def tables(known: dict[str, Any]) -> str:
     if "growth" in known:
         lines += ["", "| an epoch of crossmp | CPU s |", "|---|---|"]
         lines += [f"| {name} | {value:.2f} |" for name, value in known["growth"].items()]
+    if "precision" in known:
+        lines += ["", *speed_precision.lines(known["precision"])]
     return "\n".join(lines)
 
 
@@ -201,6 +212,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "race": race_simulated,
     "race_cortex": race_cortex,
     "growth": growth,
+    "precision": precision,
 }
 
 
@@ -231,6 +243,7 @@ if __name__ == "__main__":
     parser.add_argument("--tuned-for", type=float, default=60, help="CPU seconds that each learning rate is tried for")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--peers", default=";".join(speed_race.PEERS), help="several with semicolons")
+    parser.add_argument("--of", default="step+epoch+simulated+cortex", help="of precision: which of these")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--write", action="store_true")
     ARGS = parser.parse_args()
