@@ -179,9 +179,16 @@ def growth() -> dict[str, float]:
 
 
 def precision() -> dict[str, Any]:
-    """What is not measured now stays as it was."""
-    before = json.loads(RESULTS.read_text()).get("precision", {}) if RESULTS.exists() else {}
-    return {**before, **speed_precision.measured(ARGS.of, ARGS.threads)}
+    """Kept as it comes; what is not measured now stays as it was."""
+
+    def keep(found: dict[str, Any]) -> None:
+        known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        known["precision"] = {**known.get("precision", {}), **found}
+        RESULTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+    speed_precision.measured(ARGS.of, ARGS.threads, keep)
+    whole: dict[str, Any] = json.loads(RESULTS.read_text())["precision"]
+    return whole
 
 
 # ---- tables
@@ -202,8 +209,6 @@ def tables(known: dict[str, Any]) -> str:
     if "growth" in known:
         lines += ["", "| an epoch of crossmp | CPU s |", "|---|---|"]
         lines += [f"| {name} | {value:.2f} |" for name, value in known["growth"].items()]
-    if "precision" in known:
-        lines += ["", *speed_precision.lines(known["precision"])]
     return "\n".join(lines)
 
 
@@ -225,10 +230,12 @@ def main() -> None:
             continue
         known = {**(json.loads(RESULTS.read_text()) if RESULTS.exists() else {}), name: found}
         RESULTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
-    text = tables(json.loads(RESULTS.read_text()))
+    known = json.loads(RESULTS.read_text())
+    text, precise = tables(known), "\n".join(speed_precision.lines(known.get("precision", {})))
     if ARGS.write:
         between(HERE / "RESULTS.md", "speed", text)
-    sys.stdout.write(text + "\n")
+        between(HERE / "RESULTS.md", "precision", precise)
+    sys.stdout.write(f"{text}\n{precise}\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 import trials
-from common import REAL
+from common import REAL, xmodal
 from speed_race import Clock, simulated
 
 from xmodal import precision, registry
@@ -30,28 +30,30 @@ KINDS = (FP32, BF16)
 MODELS = ("crossmp", "sailerx", "contrastive")
 CELLS, PEAKS, SHARE = 256, 60_000, 0.03  # of a minibatch
 SEEDS = (0, 1)
+CORTEX_CELLS = 1_000  # of each part
 Row = dict[str, float]
 log = logging.getLogger("speed")
 
 
-def measured(parts: str, threads: int) -> dict[str, Any]:
-    """``parts``: which of step, epoch, simulated and cortex, joined with +."""
-    found: dict[str, Any] = {}
+def measured(parts: str, threads: int, keep: Callable[[dict[str, Any]], None]) -> None:
+    """``parts``: which of step, epoch, simulated and cortex, joined with +; ``keep`` gets what there is after each."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "step" in parts:
-            found["step"] = {f"hidden {width}": step(width) for width in (64, 256)}
-        if "epoch" in parts:
-            path = simulated(folder / "wide", (1_500, 2_000, PEAKS), threads, SHARE)
-            found["epoch"] = {m: epochs(path, m) for m in MODELS[:2]}
+            keep({"step": {f"hidden {width}": step(width) for width in (64, 256)}})
         if "simulated" in parts:
-            found["simulated"] = quality(simulated(folder / "small", (3_000, 1_000, 8_000), threads, SHARE))
+            path = simulated(folder / "small", (1_500, 500, 3_000), threads, 0.1)
+            quality(parts_of(path), lambda found: keep({"simulated": found}))
         if "cortex" in parts:
             if (REAL / "mouse_cortex_snareseq_dev").is_dir():
-                found["cortex"] = quality(trials.prepared(folder, "0"))
+                quality(parts_of(cortex(folder), CORTEX_CELLS), lambda found: keep({"cortex": found}))
             else:
                 log.warning("cortex: skipped, because there are no cells in %s (XMODAL_REAL_DATA)", REAL)
-    return found
+        if "epoch" in parts:
+            path = simulated(
+                folder / "wide", (9_000, 2_000, PEAKS), threads, SHARE
+            )  # of 16 steps or more half are unmeasured
+            keep({"epoch": {m: epochs(path, m) for m in MODELS[:2]}})
 
 
 def step(width: int, times: int = 11) -> Row:
@@ -115,8 +117,24 @@ def epochs(path: Path, name: str, turns: int = 3) -> Row:
     return {about: median(each) for about, each in found.items()}
 
 
-def parts_of(path: Path) -> dict[str, Any]:
-    """Training, validation and test cells of a prepared file."""
+def cortex(folder: Path) -> Path:
+    """Fold 0 of trials.py, of the commoner peaks only, so that many trainings are quick."""
+    source, out = REAL / "mouse_cortex_snareseq_dev", folder / "cortex.h5mu"
+    scored, valid = trials.FOLDS["0"]
+    groups = [
+        "--test-groups",
+        ",".join(scored),
+        "--valid-groups",
+        valid,
+        *[f"--exclude=batch={b}" for b in trials.FINAL],
+    ]
+    filters = ["--exclude", "cell_type=Mis", "--min-peak-fraction", 0.02, "--min-rna-counts", 50, "--min-peaks", 15]
+    xmodal("prepare", "--h5mu", source / "paired.h5mu", "--output", out, "--split-by", "batch", *groups, *filters)
+    return out
+
+
+def parts_of(path: Path, most: int | None = None) -> dict[str, Any]:
+    """Training, validation and test cells of a prepared file, at most so many of each, drawn."""
     from xmodal.data import io
     from xmodal.data.batches import cells_of
     from xmodal.data.vocabulary import Vocabulary
@@ -125,18 +143,25 @@ def parts_of(path: Path) -> dict[str, Any]:
     mdata = io.read_cells(path)
     cells = cells_of(mdata, Vocabulary.from_prepared(mdata, None))
     split = mdata.obs[SPLIT].to_numpy()
-    return {part: cells.subset(np.flatnonzero(split == part)) for part in (TRAIN, VALID, TEST)}
+    rows = {part: np.flatnonzero(split == part) for part in (TRAIN, VALID, TEST)}
+    drawn = np.random.default_rng(0).permutation
+    found = {part: cells.subset(np.sort(drawn(own)[:most])) for part, own in rows.items()}
+    log.info(
+        "%s",
+        {part: len(some) for part, some in found.items()} | {m: len(v) for m, v in cells.vocabulary.modalities.items()},
+    )
+    return found
 
 
-def quality(path: Path) -> dict[str, Row]:
+def quality(parts: dict[str, Any], keep: Callable[[dict[str, Row]], None]) -> None:
     """Scores of held-out cells and CPU seconds of training, by model, seed and precision."""
-    parts, found = parts_of(path), {}
-    for name in MODELS:
-        for seed in SEEDS:
+    found = {}
+    for seed in SEEDS:
+        for name in MODELS:
             for kind in KINDS if seed % 2 else KINDS[::-1]:
                 found[f"{name}; {seed}; {kind}"] = row = trained(parts, name, seed, kind)
                 log.info("%s, seed %d, %s: %s", name, seed, kind, row)
-    return found
+            keep(found)
 
 
 def trained(parts: dict[str, Any], name: str, seed: int, kind: str) -> Row:
@@ -206,13 +231,15 @@ def _beside(about: str, rows: dict[str, Row]) -> list[str]:
     head = " | ".join(f"{s}, fp32 | bf16 - fp32 | seeds differ by" for s in scores)
     table = [f"| {about} | {head} | CPU s, fp32 / bf16 |", "|---|" + "---|" * 7]
     for model in MODELS:
-        if f"{model}; 0; {FP32}" not in rows:
+        seeds = [s for s in SEEDS if f"{model}; {s}; {FP32}" in rows]
+        if not seeds:
             continue
         cells = []
         for score in scores:
-            fp32, bf16 = ([rows[f"{model}; {seed}; {k}"][score] for seed in SEEDS] for k in KINDS)
+            fp32, bf16 = ([rows[f"{model}; {s}; {k}"][score] for s in seeds] for k in KINDS)
             apart = ", ".join(f"{b - a:+.4f}" for a, b in zip(fp32, bf16, strict=True))
-            cells.append(f"{mean(fp32):.4f} | {apart} | {abs(fp32[0] - fp32[1]):.4f}")
-        cpu = mean(rows[f"{model}; {s}; {FP32}"]["CPU s"] / rows[f"{model}; {s}; {BF16}"]["CPU s"] for s in SEEDS)
+            other = f"{max(fp32) - min(fp32):.4f}" if len(seeds) > 1 else "-"
+            cells.append(f"{mean(fp32):.4f} | {apart} | {other}")
+        cpu = mean(rows[f"{model}; {s}; {FP32}"]["CPU s"] / rows[f"{model}; {s}; {BF16}"]["CPU s"] for s in seeds)
         table.append(f"| {model} | {' | '.join(cells)} | {cpu:.2f} |")
     return table
