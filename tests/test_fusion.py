@@ -18,8 +18,10 @@ from xmodal.fusion.blending import Blend
 from xmodal.fusion.contrast import info_nce
 from xmodal.fusion.fused import Fused
 from xmodal.fusion.hiding import mean_of, one_only
+from xmodal.fusion.interaction import Interaction
 from xmodal.learning import training
 from xmodal.learning.training_job import parse_settings
+from xmodal.models.interact import Interact
 
 NAMES = [n for n in registry.names() if issubclass(registry.get(n), Fused)]
 
@@ -128,3 +130,38 @@ def test_contrast_is_least_where_cells_find_themselves() -> None:
     twins = torch.cat([a, a])
     apart = ~(torch.arange(80)[:, None] % 40 == torch.arange(80)[None] % 40)
     assert info_nce(twins, twins, 0.1, apart) < info_nce(twins, twins, 0.1)  # a twin is no negative
+
+
+def test_states_interact_and_what_is_missing_says_nothing() -> None:
+    torch.manual_seed(0)
+    layers, states = Interaction(["a", "b", "c"], 6, 2, 0.0).eval(), {m: torch.randn(4, 6) for m in "abc"}
+    there = {
+        "a": torch.tensor([1, 1, 1, 0]) > 0,
+        "b": torch.tensor([1, 1, 0, 0]) > 0,
+        "c": torch.tensor([1, 0, 0, 0]) > 0,
+    }
+    with torch.no_grad():
+        found = layers(states, there)
+        other = layers({**states, "b": states["b"] + 1, "c": states["c"] + 1}, there)
+        assert not torch.allclose(found["a"][:2], other["a"][:2]) and not torch.allclose(found["c"][1], other["c"][1])
+        for m in "abc":  # only `a` is there in the third cell, nothing in the fourth
+            assert torch.equal(found[m][2:], other[m][2:])
+        assert not torch.allclose(found["b"][2], found["b"][3])  # a state that is missing is told by one that is there
+
+
+def test_interact_first_predicts_what_is_hidden(cells: Cells) -> None:
+    """Then everything; a cell of one modality learns its own features from the start."""
+    model_class = registry.get("interact")
+    model = model_class.build(parse_settings(model_class, ("epochs=4", "pretraining=0.5")), cells.vocabulary)
+    assert isinstance(model, Interact)
+    some = replace(cells, present={**cells.present, "atac": np.arange(len(cells)) % 2 == 0})
+    model.get_buffer("cells").fill_(len(some))
+    batch = some.batch(slice(0, 4))
+    shown = {"rna": torch.tensor([True, True, False, True]), "atac": torch.tensor([True, False, True, False])}
+    model.train()
+    assert [model.taught(batch, shown, m).tolist() for m in ("rna", "atac")] == [
+        [False, True, True, True],
+        [False, False, False, False],
+    ]
+    model.get_buffer("seen").fill_(2 * len(some))  # half of the epochs
+    assert model.taught(batch, shown, "rna").all() and model.taught(batch, shown, "atac").tolist() == [True, False] * 2
