@@ -325,10 +325,10 @@ def test_what_does_not_fit_is_refused(made: Path, tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputRefused, match="not a readable safetensors file"):
         load_into(Reader(NAMES), tmp_path / "cut")
-    with pytest.raises(InputRefused, match="no pretrained cell encoder"):
+    with pytest.raises(InputRefused, match="nothing pretrained"):
         load_into(Reader(NAMES), Path(__file__).parent / "golden" / golden())
     assert "encoder.gene" in load_file(path)
-    with pytest.raises(InputRefused, match=r"a pretrained cell encoder, no trained model.*--init"):
+    with pytest.raises(InputRefused, match=r"pretrained weights, no trained model.*--init"):
         checkpoint.read_header(path)
 
 

@@ -25,7 +25,7 @@ COMMANDS = (
     Command("prepare", "Bring one or many samples into one checked .h5mu with a split.", True, True),
     Command(
         "pretrain",
-        "Pretrain the cell encoder on cells without labels.",
+        "Pretrain encoders on cells without labels or without a second modality.",
         False,
         False,
         "made once of many files, for many trainings; train --init takes it",

@@ -96,7 +96,8 @@ from xmodal.fields import BF16, FP32, PRECISION_AUTO
     "--init",
     "initial",
     type=READABLE,
-    help="Begin with the cell encoder that `xmodal pretrain` left (pretrained.safetensors).",
+    help="Begin with what `xmodal pretrain` left (pretrained.safetensors): the cell encoder of scmmgpt, or the encoders of "
+    "this model.",
 )
 @click.option(
     "--processes",

@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from xmodal.data.batches import Batch, Cells
     from xmodal.data.vocabulary import Modality
 
+FEATURE_AXIS = {  # tensors of an encoder or a decoder that know features, and along which axis: pretraining matches them by name
+    "inputs.mean": 0,
+    "inputs.spread": 0,
+    "first.weight": 1,
+    "last.weight": 0,
+    "last.bias": 0,
+    "head.mean": 0,
+    "head.spread": 0,
+    "head.bias": 0,
+    "head.log_dispersion": 0,
+}
+OF_CELLS = ("head.curve.curve",)  # what depends on the depth of the cells that are trained on
+
 
 @dataclass(frozen=True)
 class Widths:

@@ -21,6 +21,7 @@ from xmodal.models.layers import drawn
 
 if TYPE_CHECKING:
     from xmodal.data.vocabulary import Vocabulary
+    from xmodal.pretraining.initial_single import Start
 
 FEWEST, STEPS = 32, 10  # cells of a minibatch at least, minibatches of an epoch where there are few cells
 CENTRED = 2_000  # training cells that the mean prediction is taken of
@@ -69,6 +70,7 @@ class Fused(CrossModalModel):
         self.register_buffer("seen", torch.zeros((), dtype=torch.float64))  # cells trained on so far
         self.register_buffer("cells", torch.ones((), dtype=torch.float64))
         self.train_cells: Cells | None = None
+        self.begins_with: Start | None = None  # pretrained weights
 
     # What a model may say otherwise
 
@@ -109,6 +111,8 @@ class Fused(CrossModalModel):
             self.encoders[m].prepare(cells)  # type: ignore[operator]
             if len(cells.having(m)):
                 self.decoders[m].prepare(cells)  # type: ignore[operator]
+        if self.begins_with is not None:
+            self.begins_with.put_into(self)
         self.blend.prepare(cells)
 
     def running(self) -> list[Tensor]:

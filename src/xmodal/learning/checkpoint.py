@@ -110,7 +110,7 @@ def read_header(path: Path) -> dict[str, Any]:
         raise corrupt(path, "its header is not JSON") from None
     if header.get("format") == fields.PRETRAINED_SCHEMA:
         raise InputRefused(
-            "a pretrained cell encoder, no trained model",
+            "pretrained weights, no trained model",
             where=str(path),
             do="train with it (xmodal train --init FILE) and give the model.safetensors of that",
         )

@@ -14,9 +14,9 @@ from xmodal.data.alignment import MIN_COVERAGE
 from xmodal.errors import InputRefused, UsageRefused
 from xmodal.models.parts.perceiver import Perceiver
 from xmodal.pretraining.pretrained import load
+from xmodal.pretraining.shared_features import shared_rows as shared_rows
 
 if TYPE_CHECKING:
-    from xmodal.data.vocabulary import Modality
     from xmodal.models.base import CrossModalModel
     from xmodal.pretraining.pretrained import Pretrained
 
@@ -29,9 +29,17 @@ SHAPE = ("latents", "width", "layers", "heads")  # settings that decide what wei
 def load_into(model: CrossModalModel, path: Path, least: float = MIN_COVERAGE) -> dict[str, Any]:
     """Put the weights in ``path`` into the one cell encoder `builtin` of ``model``; returns what was shared, for metrics.json.
 
+    Models of :mod:`xmodal.fusion` take encoders and decoders of single modalities: :mod:`xmodal.pretraining.initial_single`.
+
     Refuses a model without that encoder, one of another size (naming the settings that fit), and genes of which fewer than
     ``least`` are in the file.  Genes that the file does not know start from nothing, as without it.
     """
+    from xmodal.fusion.fused import Fused
+
+    if isinstance(model, Fused):
+        from xmodal.pretraining import initial_single
+
+        return initial_single.load_into(model, path, least)
     encoder = _encoder(model)
     given = load(path)
     _require_size(encoder, given, path)
@@ -64,7 +72,7 @@ def _encoder(model: CrossModalModel) -> Perceiver:
     if len(found) != 1:
         raise UsageRefused(
             "--init: this model has no cell encoder 'builtin'. What to do: give --model scmmgpt --set cell_model=builtin, "
-            "or leave --init out"
+            "or a model that xmodal pretrain --model knows, or leave --init out"
         )
     return found[0]
 
@@ -80,14 +88,6 @@ def _require_size(encoder: Perceiver, given: Pretrained, path: Path) -> None:
             where=str(path),
             do=f"train with --set {' --set '.join(there)}, or pretrain with --set {' --set '.join(here)}",
         )
-
-
-def shared_rows(known: Modality, given: Modality) -> np.ndarray:
-    """For each gene of ``known`` its place in ``given``, by name, else by Ensembl id; -1: not there.  (genes,)"""
-    place = {name: i for i, name in enumerate(given.features)}
-    by_id = {gene: i for i, gene in enumerate(given.gene_ids or ()) if gene}
-    ids = known.gene_ids or ("",) * len(known)
-    return np.array([place.get(n, by_id.get(g, -1)) for n, g in zip(known.features, ids, strict=True)], np.int64)
 
 
 def _shape(tensors: dict[str, torch.Tensor], name: str) -> tuple[int, ...] | None:

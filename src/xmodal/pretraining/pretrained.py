@@ -55,27 +55,43 @@ def read_header(path: Path) -> dict[str, Any]:
     except (SafetensorError, OSError, ValueError) as error:
         raise InputRefused(f"not a readable safetensors file ({error})", where=str(path), do=WHAT) from None
     if "directions" in header:
-        raise InputRefused("this is a trained model, no pretrained cell encoder", where=str(path), do=WHAT)
+        raise InputRefused("this is a trained model, nothing pretrained", where=str(path), do=WHAT)
     if header.get("format") != fields.PRETRAINED_SCHEMA:
-        raise InputRefused("a safetensors file, but no pretrained cell encoder", where=str(path), do=WHAT)
+        raise InputRefused("a safetensors file, but nothing that xmodal pretrain wrote", where=str(path), do=WHAT)
     return header
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file whose header was read."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return {k: torch.from_numpy(np.array(v)) for k, v in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        raise _cut(path, error) from None
+
+
+def _cut(path: Path, error: Exception) -> InputRefused:
+    return InputRefused(
+        f"the file is cut or corrupt ({error})", where=str(path), do="copy it again, or run xmodal pretrain again"
+    )
 
 
 def load(path: Path) -> Pretrained:
     """The encoder's weights; refused where the file is cut, or its parts do not fit."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     header = read_header(path)
+    if "model" in header:
+        raise InputRefused(
+            f"it holds encoders of model '{header['model']}', no cell encoder",
+            where=str(path),
+            do="run xmodal pretrain without --model, or train the model that was pretrained",
+        )
+    tensors = load_tensors(path)
     try:
-        tensors = load_file(path)
         vocabulary = Vocabulary.from_json(header["vocabulary"], {})
         size = PerceiverSettings(**{k: header["settings"][k] for k in PerceiverSettings.model_fields})
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputRefused(
-            f"the file is cut or corrupt ({error})", where=str(path), do="copy it again, or run xmodal pretrain again"
-        ) from None
-    weights = {
-        k.removeprefix(ENCODER): torch.from_numpy(np.array(v)) for k, v in tensors.items() if k.startswith(ENCODER)
-    }
+    except (KeyError, TypeError, ValueError) as error:
+        raise _cut(path, error) from None
+    weights = {k.removeprefix(ENCODER): v for k, v in tensors.items() if k.startswith(ENCODER)}
     return Pretrained(header, size, vocabulary, weights)
