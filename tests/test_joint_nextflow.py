@@ -135,7 +135,7 @@ REFUSED = {
         "--shards: neighbours and clusters need all cells at once. What to do: leave it out with --task joint",
         "--sweep: trials are judged by what they predict, which --task joint does not",
         "--model: linear has no joint embedding. What to do: leave it out, or use contrastive or crossmp or "
-        "interact or mfm or sailerx",
+        "husformer or interact or mfm or sailerx",
     ),
     ("--resolution", "0.5", "--sample_key", "donor"): (
         "The parameters do not go with --task predict:",

@@ -156,7 +156,7 @@ def test_nothing_else_changes_in_a_model_that_computes_its_loss(name: str) -> No
     after = model.state_dict(keep_vars=True)
     changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
     assert changed == {key for key, value in after.items() if id(value) in rewind}
-    assert bool(changed) == (name in ("contrastive", "crossmp", "interact", "mfm", "sailerx", "scmmgpt"))
+    assert bool(changed) == (name in ("contrastive", "crossmp", "husformer", "interact", "mfm", "sailerx", "scmmgpt"))
 
 
 def test_a_training_that_was_stopped_goes_on_in_portions(

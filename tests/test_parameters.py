@@ -38,7 +38,7 @@ WRONG = (
         "--model",
         "Cross MP",
         "--model: is 'Cross MP' but must be one of: mean, depth, linear, crossmp, auto, sailerx, scmmgpt, contrastive, mfm, "
-        "interact.",
+        "interact, husformer.",
     ),
     ("--resolution", "0", "--resolution: is 0 but must be between 0.01 and 100"),
     ("--sample_key", "a b", "--sample_key: is 'a b' but must be the name of a column"),

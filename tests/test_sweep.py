@@ -111,8 +111,8 @@ j,crossmp,epochs=3 epochs=4,0
 """
 SAYS = (
     "line 1: no such column 'depth'.",
-    "line 2 (a): model: is 'linaer' but must be one of: auto, contrastive, crossmp, depth, interact, linear, mean, mfm, "
-    "sailerx, scmmgpt. Did you",
+    "line 2 (a): model: is 'linaer' but must be one of: auto, contrastive, crossmp, depth, husformer, interact, linear, mean, "
+    "mfm, sailerx, scmmgpt. Did you",
     "line 3 (b): settings: model 'crossmp' has no setting 'epochz'. Did you mean epochs?",
     "line 4 (b): settings: epochs must be a whole number, not 'many'",
     "line 4 (b): settings: latent is 0 but must be at least 1",
