@@ -57,6 +57,19 @@ def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     help="In place of predictions: the descriptions.json that `xmodal describe` wrote.",
 )
 @click.option(
+    "--drop",
+    multiple=True,
+    metavar="MODALITY=SHARES",
+    help="In place of predictions: what --checkpoint makes of cells of which a share (0 to 1; several: 0.25,0.5,1) lacks "
+    "MODALITY; repeatable.",
+)
+@click.option(
+    "--noise",
+    multiple=True,
+    metavar="MODALITY=SHARES",
+    help="The same with noise: a share of the counts of MODALITY is replaced by draws from the mean profile; repeatable.",
+)
+@click.option(
     "--ontology",
     type=options.READABLE,
     envvar="XMODAL_ONTOLOGY",
@@ -70,7 +83,11 @@ def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     help="With --description: the text model in whose space texts are compared [default: that of the installed package].",
 )
 @click.option("--output-dir", type=options.FOLDER, required=True, help="Folder for the scores, tables and pictures.")
-@click.option("--checkpoint", type=options.READABLE, help="Refuse what another checkpoint made.")
+@click.option(
+    "--checkpoint",
+    type=options.READABLE,
+    help="Refuse what another checkpoint made; with --drop and --noise: the model to ask.",
+)
 @click.option("--no-controls", is_flag=True, help="The same as --controls '' and --comparators ''.")
 @options.from_settings(EvaluationSettings)
 @options.common
@@ -86,7 +103,8 @@ def command(
 ) -> None:
     """Score predictions of cells in TRUTH (a prepared .h5mu) against what was measured and against controls; or a joint
     embedding of them against plain ones (--embedding); or what they are called against what they are (--annotation), or what
-    is said of them against both (--description).
+    is said of them against both (--description); or what a model makes of cells that lack a modality or have noise in it
+    (--drop, --noise, with --checkpoint).
 
     The controls (mean, depth, linear), the plain embeddings and the plain classifiers are fitted to the training cells of
     TRUTH.  Writes metrics.json, scores.tsv and pictures; of predictions also features.tsv and umap.tsv.
@@ -100,6 +118,7 @@ def command(
         "--generated": generated,
     }
     given["--description"] = rest["description"]
+    given["--drop or --noise"] = rest["drop"] + rest["noise"]
     if sum(bool(value) for value in given.values()) != 1:
         raise UsageRefused(f"give one of {', '.join(given)}")
     if not predictions:
@@ -117,6 +136,8 @@ def command(
         _annotation(truth, annotation, output_dir, settings, rest)
     elif generated is not None:
         _generated(truth, generated, output_dir, settings, rest)
+    elif rest["drop"] or rest["noise"]:
+        _robustness(truth, output_dir, settings, rest)
     elif rest["description"] is not None:
         _description(truth, rest["description"], output_dir, settings, rest)
     else:
@@ -232,4 +253,24 @@ def _description(
     content = description_files.results(result, mdata, settings, rest["seed"], timing)
     description_files.write(output_dir, result, content, rest["overwrite"])
     for line in description_files.summary(content):
+        click.echo(line)
+
+
+def _robustness(truth: Path, output_dir: Path, settings: EvaluationSettings, rest: dict[str, Any]) -> None:
+    import time
+
+    from xmodal import devices
+    from xmodal.scores import robustness_evaluation, robustness_files
+    from xmodal.scores.robustness_changes import parsed
+
+    start, model = time.monotonic(), rest["checkpoint"]
+    changes = parsed("--drop", rest["drop"]) + parsed("--noise", rest["noise"])
+    if model is None:
+        raise UsageRefused("--drop and --noise ask a model: give --checkpoint")
+    how = (devices.choose(rest["device"], rest["threads"], rest["seed"]), rest["seed"])
+    scene, rows, mdata = robustness_evaluation.evaluate(truth, model, changes, settings, how)
+    timing = {"evaluate_s": round(time.monotonic() - start, 2), "threads": rest["threads"]}
+    content = robustness_files.results(scene, rows, model, (mdata, settings, rest["seed"], timing))
+    robustness_files.write(output_dir, content, rest["overwrite"])
+    for line in robustness_files.summary(content):
         click.echo(line)

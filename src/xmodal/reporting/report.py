@@ -23,6 +23,7 @@ from xmodal.reporting import (
     prediction_words,
     reliability_words,
     report_words,
+    robustness_words,
     selection_words,
 )
 from xmodal.reporting.reliability_figure import reliability
@@ -78,7 +79,8 @@ def view(inputs: Inputs, title: str) -> dict[str, Any]:
         + joint_words.answer(inputs)
         + annotation_words.answer(inputs)
         + description_words.answer(inputs)
-        + generation_words.answer(inputs),
+        + generation_words.answer(inputs)
+        + robustness_words.answer(inputs),
         "sweep": selection_words.section(inputs.selection),
         "missing": report_words.missing(inputs)
         + prediction_words.missing(inputs)
@@ -97,6 +99,7 @@ def view(inputs: Inputs, title: str) -> dict[str, Any]:
         "worded": [description_words.scored(e) for e in inputs.evaluations if e.description],
         "told": [description_words.section(d) for d in inputs.descriptions],
         "imitations": [generation_words.scored(e) for e in inputs.evaluations if e.generation],
+        "bearings": [robustness_words.scored(e) for e in inputs.evaluations if e.robustness],
         "imagined": [generation_words.section(g) for g in inputs.generated],
         "simulated": prediction_words.simulated(inputs),
         "checks": [{"name": n, **report_words.check(c)} for n, c in inputs.checks],

@@ -13,7 +13,7 @@ from xmodal.outputs import replacing_files
 
 KINDS = (
     *("scores", "features", "umap", "reliability", "learning", "prediction", "unlikeness", "trials"),
-    *("joint", "embedding", "markers", "annotation", "labels", "described", "generated", "imitated"),
+    *("joint", "embedding", "markers", "annotation", "labels", "described", "generated", "imitated", "robustness"),
 )
 TABLES: dict[str, list[str]] = {
     "scores": ["sample", "target", "source", "method", "score", "value"],
@@ -86,7 +86,12 @@ def _joint_pictures(content: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], 
         yield ("annotation", a["name"]), a["picture"]
     for a in content.get("namings", ()):
         yield ("labels", a["name"]), a["picture"]
-    for kind, key in (("described", "worded"), ("imitated", "imitations"), ("generated", "imagined")):
+    for kind, key in (
+        ("described", "worded"),
+        ("imitated", "imitations"),
+        ("robustness", "bearings"),
+        ("generated", "imagined"),
+    ):
         for part in content.get(key, ()):
             yield (kind, part["name"]), part["picture"]
 

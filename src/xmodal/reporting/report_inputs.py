@@ -60,6 +60,12 @@ class Evaluation:
         return found if isinstance(found, dict) else None
 
     @property
+    def robustness(self) -> dict[str, Any] | None:
+        """What was scored in place of predictions, where cells were made worse on purpose."""
+        found = self.metrics.get("robustness")
+        return found if isinstance(found, dict) else None
+
+    @property
     def generation(self) -> dict[str, Any] | None:
         """What was scored in place of predictions, where these are generated cells."""
         found = self.metrics.get("generation")
@@ -217,7 +223,7 @@ def _training(folder: Path) -> Training:
     from xmodal.provenance import sha256
 
     metrics = read_json(member(folder, METRICS_FILE, "train"))
-    if {"targets", "embedding", "annotation", "description", "generation"} & set(metrics):
+    if {"targets", "embedding", "annotation", "description", "generation", "robustness"} & set(metrics):
         raise InputRefused("this is a folder of evaluate", where=str(folder), do="give it as --evaluation")
     model = folder / CHECKPOINT_FILE
     return Training(name_of(folder), metrics, table(folder / HISTORY_FILE), sha256(model) if model.is_file() else "")

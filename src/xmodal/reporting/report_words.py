@@ -80,7 +80,7 @@ def answer(inputs: Inputs, verdicts: list[Verdict]) -> list[str]:
     if not inputs.evaluations:
         lines.append(f"Nothing was evaluated, so this page cannot say how {_open(inputs)}.")
     elif not verdicts and not any(
-        e.embedding or e.annotation or e.description or e.generation for e in inputs.evaluations
+        e.embedding or e.annotation or e.description or e.generation or e.robustness for e in inputs.evaluations
     ):
         lines.append("The evaluation holds no scores.")
     return lines

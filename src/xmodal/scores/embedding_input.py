@@ -150,7 +150,7 @@ def scene(mdata: MuData, embedding: Embedding, settings: EvaluationSettings) -> 
     Raises :class:`InputRefused` where truth and embedding do not belong together, or there are too few cells.
     """
     for option, key in (("--label-key", settings.label_key), ("--batch-key", settings.batch_key)):
-        _require_column(mdata.obs, key, option)
+        require_column(mdata.obs, key, option)
     row = given_results.rows(mdata, embedding.cells, embedding.where)
     there = row >= 0
     part = (
@@ -180,8 +180,8 @@ def scene(mdata: MuData, embedding: Embedding, settings: EvaluationSettings) -> 
         train=train[used],
         heldout=heldout[used],
         which=which,
-        labels=_groups(mdata.obs, settings.label_key, used),
-        batches=_groups(mdata.obs, settings.batch_key, used),
+        labels=groups_of(mdata.obs, settings.label_key, used),
+        batches=groups_of(mdata.obs, settings.batch_key, used),
         left_out=int((absent & ~able).sum()),
         modalities={m: int((scored & has).sum()) for m, has in measured.items() if (scored & has).any()},
         several=int((scored & (number > 1)).sum()),
@@ -204,14 +204,14 @@ def _require_enough(cells: int, which: str, where: str) -> None:
         )
 
 
-def _require_column(obs: pd.DataFrame, key: str | None, option: str) -> None:
+def require_column(obs: pd.DataFrame, key: str | None, option: str) -> None:
     if key is not None and key not in obs:
         from xmodal.data.splits import near
 
         raise InputRefused(f"obs has no column '{key}'", where=option, do=near(key, list(obs.columns)))
 
 
-def _groups(obs: pd.DataFrame, key: str | None, used: Bools) -> Groups | None:
+def groups_of(obs: pd.DataFrame, key: str | None, used: Bools) -> Groups | None:
     """The column ``key`` of the cells ``used``; None where none was asked for."""
     if key is None:
         return None

@@ -8,7 +8,8 @@ process XMODAL_EVALUATE {
     input:
     // targets: the modality that each file of `predictions` predicts, in the same order
     // embedding, annotation, description, generated: what XMODAL_EMBED, XMODAL_ANNOTATE, XMODAL_DESCRIBE (json) or XMODAL_GENERATE
-    // wrote; one of them in place of predictions ([] and []), the others []
+    // wrote; one of them in place of predictions ([] and []), the others [];
+    // none of them with --drop or --noise in ext.args, which ask the checkpoint
     tuple val(meta), path(cells, stageAs: 'input/*'), val(targets), path(predictions, stageAs: 'prediction?/*'), path(checkpoint, stageAs: 'checkpoint/*'), path(embedding, stageAs: 'embedding/*'), path(annotation, stageAs: 'annotation/*'), path(description, stageAs: 'description/*'), path(generated, stageAs: 'generated/*')
     path ontology // the Cell Ontology, for what is scored by it, or [] for the release that the installed package carries
 
