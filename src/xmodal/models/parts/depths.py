@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from xmodal.models.parts.sparse import sparse_values
 if TYPE_CHECKING:
     from xmodal.data.batches import Batch, Cells
     from xmodal.data.vocabulary import Modality
+    from xmodal.kernels.rows import Rows
 
 RANK = 50
 PENALTIES = tuple(10.0**p for p in range(-1, 6))
@@ -83,19 +85,33 @@ class TargetDepth(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Log depth, (cells,)."""
+        if self.source.scale == fields.BINARY:
+            return self._of_peaks(batch.sparse[self.source.name])
         m = self.source.name
         counts = batch.counts[m]
         logged = torch.log1p(counts.clamp(min=0)) if self.source.likelihood == fields.NB else counts
         total = torch.log1p(counts.clamp(min=0).sum(1))
         seen = torch.log1p((counts > 0).sum(1).float())
-        s = self.get_buffer("scaling")
-        z, n = (total - s[0]) / s[1], (seen - s[2]) / s[3]
-        basis = torch.stack([torch.ones_like(z), z, z * z, n, n * n], 1)
-        out = basis @ self.get_buffer("on_depth") + batch.values[m] @ self.get_buffer("on_values")
+        out = self._on_depth(total, seen) + batch.values[m] @ self.get_buffer("on_values")
         if self.source.likelihood == fields.NB:
             out = out + logged @ self.get_buffer("on_logged")
         low, high = self.get_buffer("limits")
         return out.clamp(low, high)
+
+    def _of_peaks(self, rows: Rows) -> Tensor:
+        """The same of peaks, (cells,): many, of which few are open, so none is made dense."""
+        opened = rows.positive()
+        total = torch.log1p(replace(rows, value=rows.value.clamp(min=0)).sums())
+        on_values = replace(opened, value=opened.value * self.get_buffer("on_values")[opened.column.long()]).sums()
+        low, high = self.get_buffer("limits")
+        return (self._on_depth(total, torch.log1p(opened.sums())) + on_values).clamp(low, high)
+
+    def _on_depth(self, total: Tensor, seen: Tensor) -> Tensor:
+        """What the logs of depth and of features seen say alone, (cells,) each."""
+        s = self.get_buffer("scaling")
+        z, n = (total - s[0]) / s[1], (seen - s[2]) / s[3]
+        basis = torch.stack([torch.ones_like(z), z, z * z, n, n * n], 1)
+        return basis @ self.get_buffer("on_depth")
 
     def standardised(self, depth: Tensor) -> Tensor:
         """A log depth (cells,) z-scored on training cells, (cells, 1)."""
