@@ -15,13 +15,15 @@ from conftest import Ran, call_xmodal, stopping
 from xmodal import registry
 from xmodal.data import io
 from xmodal.data.batches import Cells, cells_of
-from xmodal.data.vocabulary import Vocabulary
+from xmodal.data.vocabulary import Modality, Vocabulary
 from xmodal.errors import InputRefused
+from xmodal.fusion.coders import FEATURE_AXIS
 from xmodal.fusion.fused import Fused
 from xmodal.learning import training
 from xmodal.learning.training_job import parse_settings
 from xmodal.pretraining import pretrained
 from xmodal.pretraining.initial import load_into
+from xmodal.pretraining.initial_single import split_name
 from xmodal.pretraining.run_single import kept
 from xmodal.pretraining.single import Alone
 
@@ -126,6 +128,25 @@ def test_every_model_with_encoders_learns_from_single_modalities(name: str, cell
         "decoders.rna.head.bias",
     ):
         assert torch.equal(later.state_dict()[part], model.state_dict()[part]), part
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_weight_that_follows_the_features_is_matched(name: str) -> None:
+    """Else a weight of one feature would go to another where two files have as many."""
+    kinds = {"rna": ("nb", "log1p_cp10k"), "atac": ("bernoulli", "binary"), "signal": ("gaussian", "identity")}
+
+    def of_size(more: int) -> Fused:
+        sizes = {m: 41 + more + 10 * i for i, m in enumerate(kinds)}
+        return built(name, Vocabulary({m: Modality(m, *kinds[m], tuple(map(str, range(n)))) for m, n in sizes.items()}))
+
+    one, other = of_size(0), of_size(1)
+    kept_of = {k for k, _ in one.named_parameters() if not k.startswith("blend.")}
+    kept_of |= {k for k in one.state_dict() if k.startswith(("encoders.", "decoders."))}
+    there = other.state_dict()
+    for k, value in one.state_dict().items():
+        if k in kept_of and value.shape != there[k].shape:
+            part, _, where = split_name(k)
+            assert part in ("encoders", "decoders") and where in FEATURE_AXIS, k
 
 
 def test_features_are_matched_by_name(made: Path, cells: Cells) -> None:
