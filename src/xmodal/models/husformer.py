@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 class HusformerSettings(FusedSettings):
     latent: int = Field(64, ge=2, description="Dimensions of the latent.")
+    input_dropout: float = Field(0.3, ge=0, lt=1, description="Share of input features hidden in training.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout of hidden layers.")
     tokens: int = Field(20, ge=1, description="Tokens of a modality.")
     heads: int = Field(2, ge=1, description="Heads of attention.")
     head_width: int = Field(8, ge=1, description="Width of a head; a token is as wide as all heads together.")
