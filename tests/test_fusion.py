@@ -14,6 +14,7 @@ from xmodal import registry
 from xmodal.data import io
 from xmodal.data.batches import Cells, cells_of
 from xmodal.data.vocabulary import Vocabulary
+from xmodal.fusion.attention import CrossModal, Shape
 from xmodal.fusion.blending import Blend
 from xmodal.fusion.contrast import info_nce
 from xmodal.fusion.fused import Fused
@@ -165,3 +166,20 @@ def test_interact_first_predicts_what_is_hidden(cells: Cells) -> None:
     ]
     model.get_buffer("seen").fill_(2 * len(some))  # half of the epochs
     assert model.taught(batch, shown, "rna").all() and model.taught(batch, shown, "atac").tolist() == [True, False] * 2
+
+
+@pytest.mark.parametrize(("cross", "layers"), [(1, 0), (0, 1)])
+def test_attention_sees_what_is_there_and_nothing_else(cross: int, layers: int) -> None:
+    """Either kind of attention alone carries what one modality tells to the tokens of the other, unless it is missing."""
+    torch.manual_seed(0)
+    mechanism = CrossModal(["a", "b"], Shape(3, 4, 2, cross, layers, 0.5)).eval()
+    states = {m: torch.randn(2, 12) for m in "ab"}
+    changed = {**states, "b": states["b"] + torch.randn(2, 12)}
+    present = {"a": torch.ones(2, dtype=torch.bool), "b": torch.tensor([True, False])}
+    with torch.no_grad():
+        before, after = mechanism(states, present), mechanism(changed, present)
+        assert before.shape == (2, 6, 4)
+        assert not torch.allclose(before[0, :3], after[0, :3], atol=1e-4)  # tokens of a, which b changed
+        assert torch.equal(before[1], after[1])  # b is missing: neither its keys nor its own tokens are read
+        nothing = mechanism(states, {m: torch.zeros(2, dtype=torch.bool) for m in "ab"})
+    assert bool(nothing.isfinite().all()) and torch.equal(nothing[0], nothing[1])
