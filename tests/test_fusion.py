@@ -14,6 +14,7 @@ from xmodal import registry
 from xmodal.data import io
 from xmodal.data.batches import Cells, cells_of
 from xmodal.data.vocabulary import Vocabulary
+from xmodal.errors import InputRefused
 from xmodal.fusion.attention import CrossModal, Shape
 from xmodal.fusion.blending import Blend
 from xmodal.fusion.contrast import info_nce
@@ -183,3 +184,12 @@ def test_attention_sees_what_is_there_and_nothing_else(cross: int, layers: int) 
         assert torch.equal(before[1], after[1])  # b is missing: neither its keys nor its own tokens are read
         nothing = mechanism(states, {m: torch.zeros(2, dtype=torch.bool) for m in "ab"})
     assert bool(nothing.isfinite().all()) and torch.equal(nothing[0], nothing[1])
+
+
+@pytest.mark.parametrize("name", ["values", "type"])
+def test_a_modality_called_as_a_part_of_a_model_is_refused(cells: Cells, name: str) -> None:
+    vocabulary = Vocabulary({name: replace(next(iter(cells.vocabulary.modalities.values())), name=name)})
+    for model in ("contrastive", "crossmp"):
+        chosen = registry.get(model)
+        with pytest.raises(InputRefused, match=f"cannot be called '{name}'"):
+            chosen.build(parse_settings(chosen, ()), vocabulary)

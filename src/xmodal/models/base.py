@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from xmodal import memory
-from xmodal.errors import NotApplicable
+from xmodal.errors import InputRefused, NotApplicable
 
 if TYPE_CHECKING:
     from xmodal.data.batches import Batch, Cells
@@ -79,7 +79,13 @@ class CrossModalModel(nn.Module):
 
     @classmethod
     def build(cls, settings: ModelSettings, vocabulary: Vocabulary) -> Self:
-        """The untrained model."""
+        """The untrained model; refused where a modality is called as torch calls its own parts (``values``, ``type``)."""
+        if taken := [m for m in vocabulary if hasattr(nn.ModuleDict, m)]:
+            raise InputRefused(
+                f"a modality cannot be called '{taken[0]}': the models use this name themselves",
+                where="modality",
+                do="prepare the cells again with another: xmodal prepare --modality NAME=FILE",
+            )
         return cls(settings, vocabulary)
 
     @classmethod
