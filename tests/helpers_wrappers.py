@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 GALAXY_TOOLS = Path(__file__).parents[1] / "galaxy_tools"
 DATA = ("data", "data_collection")
-FILES = {"prepare": ("--gene-table", "--checkpoint", "--peaks")}  # whose settings hold paths as text
+FILES = {"prepare": ("--gene-table", "--checkpoint", "--peaks", "--obs")}  # whose settings hold paths as text
 # Texts of which the tool writes the name and the form asks for the file.
 PAIRS = ("NAME=FILE", "NAME=FILE.json", "MODALITY=FILE", "NAME=DIR")
 OF_SCHEMA = {"string": "text", "integer": "integer", "number": "float", "boolean": "boolean"}

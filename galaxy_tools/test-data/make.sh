@@ -41,6 +41,22 @@ xmodal evaluate prepared.h5mu --prediction atac=predicted_atac.h5ad --label-key 
 cp evaluation/metrics.json "$here/evaluation.json"
 cp evaluation/features.tsv "$here/evaluation_features.tsv"
 cp made/genes.tsv "$here/"
+# Two tables of windows, whose state takes both to tell
+python - "$here" <<'PY'
+import random
+import sys
+from pathlib import Path
+
+draw, here = random.Random(1), Path(sys.argv[1])
+physio, motion, states = ["window,pulse,breath,skin"], ["window\tx\ty\tz"], ["window,state"]
+for n in range(60):
+    p, q = draw.random() < 0.5, draw.random() < 0.5
+    physio.append(f"w{n},{draw.gauss(70 + 8 * p, 4):.1f},{draw.gauss(14 + 2 * p, 1):.2f},{draw.gauss(0.3 + 0.2 * p, 0.1):.3f}")
+    motion.append(f"w{n}\t{draw.gauss(q, 0.5):.3f}\t{draw.gauss(-q, 0.5):.3f}\t{draw.gauss(0, 0.5):.3f}")
+    states.append(f"w{n},{'rest' if not q else 'strain' if p else 'effort'}")
+for name, lines in (("physio.csv", physio), ("motion.tsv", motion), ("states.csv", states)):
+    (here / name).write_text("\n".join(lines) + "\n")
+PY
 # A joint analysis of the same cells
 xmodal train prepared.h5mu --model sailerx --set hidden=32 --set latent=8 --batch-key batch --output-dir joint
 xmodal embed prepared.h5mu --checkpoint joint/model.safetensors --clusters 3 --by-modality --output embedded.h5mu --overview embedding

@@ -29,7 +29,7 @@ def command(
 ) -> None:
     """Say what is in h5ad, h5mu or 10x h5 files and what they can be used for.
 
-    Files of different modalities are taken as one sample.  NAME=FILE says which modality an h5ad holds.
+    Files of different modalities are taken as one sample.  NAME=FILE says which modality an h5ad or a table (CSV, TSV) holds.
     Without --checkpoint the job is training, with it prediction.  Exit code 3 where there are errors.
     """
     from xmodal import outputs

@@ -24,7 +24,9 @@ PATH = click.Path(path_type=Path)  # what is wrong with it is said by xmodal.dat
 @click.option("--rna", type=PATH, help="RNA counts (h5ad).")
 @click.option("--atac", type=PATH, help="ATAC counts, cells by peaks (h5ad).")
 @click.option("--protein", type=PATH, help="Antibody counts (h5ad).")
-@click.option("--modality", "others", multiple=True, metavar="NAME=FILE", help="Any other modality (h5ad).")
+@click.option(
+    "--modality", "others", multiple=True, metavar="NAME=FILE", help="Any other modality: h5ad, or a table (CSV, TSV)."
+)
 @click.option("--h5", type=PATH, help="10x Multiome or CITE-seq .h5.")
 @click.option("--h5mu", type=PATH, help="A MuData file.")
 @click.option("--fragments", type=PATH, help="Fragments (.tsv.gz), counted over the peaks of --checkpoint or --peaks.")

@@ -18,7 +18,7 @@ import mudata as mu
 import pandas as pd
 
 from xmodal import outputs
-from xmodal.data import leaving, stores
+from xmodal.data import leaving, stores, tables
 from xmodal.data.broken import Stamp
 from xmodal.data.broken import refusing as refusing
 from xmodal.data.intervals import split_peaks
@@ -44,6 +44,7 @@ ALSO_CALLED = {
 FRAGMENTS = (".tsv", ".bed")
 FRAGMENTS_HINT = "; fragments (chrom, start, end, barcode) are counted by xmodal prepare --fragments"
 ZARR = "zarr"
+TABLE = "table"
 ENDINGS = {"h5ad": (".h5ad",), "h5mu": (".h5mu",), "10x h5": (".h5", ".hdf5")}
 # Families of gene names that no antibody panel uses; three of them make a list of features a list of genes.
 GENES = (
@@ -67,21 +68,21 @@ def read_cells(
     otherwise: str | None = None,
     on_disk: leaving.Choice = leaving.NEVER,
 ) -> mu.MuData:
-    """All modalities of an h5mu, an h5ad, a Zarr store of either or a 10x h5 as MuData.
+    """All modalities of an h5mu, an h5ad, a Zarr store of either, a 10x h5 or a table as MuData.
 
     X is float32 CSR, ``obs`` holds the labels un-prefixed.
 
-    ``modality`` names what an h5ad holds; without it the name comes from what the file says (``uns["xmodal"]``,
+    ``modality`` names what an h5ad or a table holds; without it the name comes from what the file says (``uns["xmodal"]``,
     ``var["feature_types"]``) or from its feature names, and a file that leaves it open is ``otherwise``, or refused.
-    ``on_disk``: whether matrices stay in the file (:class:`xmodal.data.on_disk.OnDisk`); those of a 10x h5 never do.
+    ``on_disk``: whether matrices stay in the file (:class:`xmodal.data.on_disk.OnDisk`); those of a 10x h5 or a table never do.
     Raises :class:`InputRefused` for anything that cannot be read, and for files without cells or features.
     """
     mu.set_options(pull_on_update=False)
     path = Path(path)
-    kind = file_kind(path)
+    kind = TABLE if tables.is_table(path) else file_kind(path)
     with refusing(path):
         stamp = Stamp.of(path)
-        left = kind != "10x h5" and leaving.wanted(path, on_disk)
+        left = kind not in ("10x h5", TABLE) and leaving.wanted(path, on_disk)
         read = leaving.read(path, READERS[kind]) if left else READERS[kind](path)
         if isinstance(read, mu.MuData):
             parts, shared = _by_usual_name(read)
@@ -197,6 +198,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "h5ad": ad.read_h5ad,
     "10x h5": _read_10x,
     ZARR: _read_zarr,
+    TABLE: tables.read_values,
 }
 
 

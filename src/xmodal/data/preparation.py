@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from xmodal import progress, provenance
-from xmodal.data import contracts, features, filtering, fragments, joining, splits
+from xmodal.data import contracts, features, filtering, fragments, joining, splits, tables
 from xmodal.data.contracts import Finding
 from xmodal.data.genes import read_gene_table
 from xmodal.data.on_disk import entries
@@ -57,6 +57,8 @@ def prepare(files: list[SampleFiles], settings: PrepareSettings, seed: int = 0) 
     if counting is not None:
         counts[FRAGMENTS] = {s.name: s.fragments for s in samples if s.fragments}
     parts, labels, counts["joined"] = joining.join(samples, peaks)
+    if settings.obs:
+        labels = joining.writable(tables.join_labels(labels, Path(settings.obs)))
     _require_columns(labels, settings)
     keep, counts["cells"] = filtering.cells(parts, labels, settings)
     given, labels = labels[SAMPLE], labels[keep].copy()
@@ -220,7 +222,9 @@ def _by_sample(given: pd.Series, labels: pd.DataFrame) -> dict[str, dict[str, in
 def _options(settings: PrepareSettings, counting: fragments.Counting | None) -> dict[str, Any]:
     """What was asked for, without folders: equal work on two machines gives equal files."""
     options = settings.model_dump(mode="json", exclude=None if counting else OF_FRAGMENTS)
-    for name in ("gene_table", "checkpoint", "peaks"):
+    if settings.obs is None:
+        del options["obs"]
+    for name in ("gene_table", "checkpoint", "peaks", "obs"):
         if options.get(name):
             options[name] = Path(options[name]).name
     return options

@@ -58,6 +58,9 @@ class PrepareSettings(BaseModel):
     min_peak_fraction: float = Field(0.005, ge=0, lt=1, description="Keep peaks open in this share of training cells.")
     min_rna_counts: int = Field(0, ge=0, description="Drop cells with fewer RNA counts.")
     min_peaks: int = Field(0, ge=0, description="Drop cells with fewer open peaks.")
+    obs: str | None = Field(
+        None, description="Table of labels (CSV or TSV), joined by its first column, the names of the cells."
+    )
     label_key: str | None = _asked_for("label_key", "evaluate --label-key")
     batch_key: str | None = _asked_for("batch_key", "train --batch-key")
     sample_key: str | None = _asked_for("sample_key", "markers --sample-key")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 import anndata as ad
+import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -24,6 +25,7 @@ CALLED = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 FORM = "give a table whose first column names the cells and whose first line names the features"
 SHOWN = 3
+PLACE = 3  # fields that say where a fragment is: chrom, start, end
 
 
 def ending(path: Path) -> str:
@@ -31,6 +33,11 @@ def ending(path: Path) -> str:
     bare = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     kind = bare.suffix.lower()
     return kind if kind in SEPARATORS else ""
+
+
+def is_table(path: Path) -> bool:
+    """Whether it is called as a table is, and holds something that is no HDF5."""
+    return bool(ending(path)) and path.is_file() and path.stat().st_size > 0 and not h5py.is_hdf5(path)
 
 
 def read_values(path: Path) -> ad.AnnData:
@@ -126,6 +133,9 @@ def _opened(path: Path) -> TextIO:
 def _whole_header(path: Path, header: list[str], body: Sequence[Sequence[str]]) -> list[str]:
     """The first line with a name for the first column, which R leaves out; refuses one that is not of such a table."""
     own = SEPARATORS[ending(path)]
+    if header and (header[0].startswith("#") or (len(header) > PLACE and all(h.isdigit() for h in header[1:PLACE]))):
+        do = "fragments (chrom, start, end, barcode) are counted by xmodal prepare --fragments; else " + FORM
+        raise InputRefused("its first line names no features", where=str(path), do=do)
     if not header or not body:
         raise InputRefused("there are no cells in it", where=str(path), do=FORM)
     if len(header) == len(body[0]) - 1:
@@ -168,8 +178,9 @@ def _numbers(path: Path, table: pd.DataFrame, lines: npt.NDArray[np.int64]) -> n
         odd = np.flatnonzero(found.isna().to_numpy() & table[name].notna().to_numpy())
         if len(odd):
             raise _no_numbers(path, (str(name), table[name]), odd, lines)
-        columns.append(found.to_numpy(np.float32))
-    return np.stack(columns, axis=1)
+        columns.append(found.to_numpy(np.float64))
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+        return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _no_numbers(
@@ -183,8 +194,12 @@ def _no_numbers(
             where=str(path),
             do="labels go into a table of their own, which prepare joins by cell: --obs FILE",
         )
-    do = "write decimal points, not commas" if "," in first else "write a number, or nothing in the whole row of the cell"
-    what = f"column '{name}' has {len(odd)} value{'s' * (len(odd) > 1)} that are no numbers"
+    do = (
+        "write decimal points, not commas"
+        if "," in first
+        else "write a number, or nothing in the whole row of the cell"
+    )
+    what = f"column '{name}' has {len(odd)} value{'s that are no numbers' if len(odd) > 1 else ' that is no number'}"
     return InputRefused(f"{what} (line {lines[odd[0]]}: '{first}')", where=str(path), do=do)
 
 
@@ -197,8 +212,8 @@ def _require_finite(
     row, column = gaps[0]
     cells, features = (len(np.unique(gaps[:, i])) for i in (0, 1))
     raise InputRefused(
-        f"{len(gaps)} values are missing or infinite, in {cells} cell{'s' * (cells > 1)} and {features} "
-        f"feature{'s' * (features > 1)} (first: line {lines[row]}, column '{table.columns[column]}')",
+        f"{len(gaps)} value{'s are' if len(gaps) > 1 else ' is'} missing or infinite, in {cells} cell{'s' * (cells > 1)} "
+        f"and {features} feature{'s' * (features > 1)} (first: line {lines[row]}, column '{table.columns[column]}')",
         where=str(path),
         do="fill them (the feature's median will do), or take the cells or features out; a cell that was not measured has an "
         "empty row, or none",
