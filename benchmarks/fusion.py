@@ -151,7 +151,7 @@ def told(where: str, name: str, scores: Scores) -> Scores:
 def run_seed(seed: int, names: list[str], asked: argparse.Namespace, cells: int) -> dict[str, Scores]:
     """Comparators and models on the cells of one seed."""
     simulated = simulate(SimulateSettings(cells=cells), seed)
-    parts = cells_of_simulation(simulated)
+    parts = cells_of_simulation(simulated, asked.labels)
     found = comparators(simulated, parts, seed) if not asked.no_comparators else {}
     for name in names:
         model = trained(registry.get(name), parts, seed, asked.set)
@@ -161,7 +161,7 @@ def run_seed(seed: int, names: list[str], asked: argparse.Namespace, cells: int)
 
 def run_fold(fold: str, names: list[str], asked: argparse.Namespace) -> dict[str, Scores]:
     """`linear` and the models on one fold of mouse cortex."""
-    parts, types = fusion_cortex.cells_of_fold(fold)
+    parts, types = fusion_cortex.cells_of_fold(fold, asked.labels)
     found: dict[str, Scores] = {}
     for name in names if asked.no_comparators else ["linear", *names]:
         model = trained(registry.get(name), parts, 0, asked.set if name != "linear" else [])
@@ -212,6 +212,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,5", help="Those of 1 to 5 that pass the check; others stop the run.")
     parser.add_argument("--folds", default="0,1,2", help="Of mouse cortex, see trials.py.")
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--labels", action="store_true", help="Models that learn labels know those of training cells.")
     parser.add_argument("--no-comparators", action="store_true")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()

@@ -10,13 +10,14 @@ import numpy.typing as npt
 import torch
 
 from xmodal.data.batches import Cells
-from xmodal.data.vocabulary import Modality, Vocabulary
+from xmodal.data.vocabulary import Labels, Modality, Vocabulary
 from xmodal.fields import (
     ATAC,
     BERNOULLI,
     BINARY,
     GAUSSIAN,
     IDENTITY,
+    LABEL_CODE,
     LOG_CP10K,
     NB,
     PROTEIN,
@@ -39,19 +40,37 @@ Array = npt.NDArray[Any]
 KINDS = {RNA: (NB, LOG_CP10K), ATAC: (BERNOULLI, BINARY), PROTEIN: (GAUSSIAN, IDENTITY)}
 LABELS = ("type", "state", "joint")
 STEP = 512
+NEIGHBOURS = 15
 
 
-def cells_of_simulation(simulated: Simulated) -> dict[str, Cells]:
-    """Training, validation and test cells, as `xmodal prepare` would leave them without a filter."""
+def labels_of_simulation(simulated: Simulated) -> tuple[Labels, Array]:
+    """The types with their distances along the simulator's tree, and the type of each cell."""
+    types = simulated.types
+    ids = tuple(types.loc[types["is_leaf"], "id"].astype(str))
+    labels = Labels("type", ids, ids, tuple(tuple(map(int, row)) for row in simulated.truth["type_distances"]))
+    return labels, labels.codes(simulated.obs["type"].astype(str))
+
+
+def cells_of_simulation(simulated: Simulated, labelled: bool = False) -> dict[str, Cells]:
+    """Training, validation and test cells, as `xmodal prepare` would leave them without a filter.
+
+    ``labelled``: the types of training cells are known to models that learn them; those of the others are taken away.
+    """
     parts = simulated.mdata.mod
     modalities = {m: Modality(m, *KINDS[m], tuple(map(str, part.var_names))) for m, part in parts.items()}
     counts = {m: part.X.astype(np.float32) for m, part in parts.items()}
     names = simulated.obs.index.to_numpy(str)
     depth = {m: np.asarray(x.sum(1), np.float32).ravel() for m, x in counts.items()}
     everyone = {m: np.ones(len(names), bool) for m in counts}
-    cells = Cells(Vocabulary(modalities), names, counts, depth, everyone)
+    labels, codes = labels_of_simulation(simulated)
+    vocabulary = Vocabulary(modalities, labels=labels if labelled else None)
+    cells = Cells(vocabulary, names, counts, depth, everyone, {LABEL_CODE: codes} if labelled else {})
     split = simulated.obs[SPLIT].to_numpy()
-    return {part: cells.subset(np.flatnonzero(split == part)) for part in (TRAIN, VALID, TEST)}
+    parts = {part: cells.subset(np.flatnonzero(split == part)) for part in (TRAIN, VALID, TEST)}
+    if labelled:
+        for part in (VALID, TEST):
+            parts[part].extra[LABEL_CODE][:] = -1
+    return parts
 
 
 def chunked(cells: Cells, work: Callable[[Any], torch.Tensor]) -> Array:
@@ -109,7 +128,16 @@ def label_scores(
         found[label] = float((probe(whole, known, full) == true).mean())
         if label != "joint":
             found[f"{label}_missing"] = float((probe(each, np.tile(known, 3), some) == true).mean())
+        if label == "type":
+            found["type_15nn"] = nearest(whole, known, full, true)
     return found
+
+
+def nearest(train: Array, label: Array, test: Array, true: Array) -> float:
+    """Share of ``test`` cells of which most of the 15 nearest training cells have the right label."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return float((KNeighborsClassifier(NEIGHBOURS).fit(train, label).predict(test) == true).mean())
 
 
 def dedicated_scores(

@@ -13,17 +13,21 @@ from torch import Tensor
 from xmodal import registry
 from xmodal.data import io
 from xmodal.data.batches import Cells, cells_of
-from xmodal.data.vocabulary import Vocabulary
+from xmodal.data.vocabulary import Labels, Vocabulary
 from xmodal.errors import InputRefused
+from xmodal.fields import LABEL_CODE
 from xmodal.fusion.attention import CrossModal, Shape
 from xmodal.fusion.blending import Blend
-from xmodal.fusion.contrast import info_nce
+from xmodal.fusion.contrast import info_nce, near_as
 from xmodal.fusion.fused import Fused
+from xmodal.fusion.groups import Clusters, kin_of_labels, kinship
 from xmodal.fusion.hiding import mean_of, one_only
 from xmodal.fusion.interaction import Interaction
 from xmodal.learning import training
 from xmodal.learning.training_job import parse_settings
+from xmodal.learning.training_labels import LabelRequest, of_training
 from xmodal.models.interact import Interact
+from xmodal.models.mfm import MFM
 
 NAMES = [n for n in registry.names() if issubclass(registry.get(n), Fused)]
 
@@ -193,3 +197,73 @@ def test_a_modality_called_as_a_part_of_a_model_is_refused(cells: Cells, name: s
         chosen = registry.get(model)
         with pytest.raises(InputRefused, match=f"cannot be called '{name}'"):
             chosen.build(parse_settings(chosen, ()), vocabulary)
+
+
+def test_kinds_by_label_and_by_cluster(cells: Cells) -> None:
+    """Near terms are alike by distance, those without a term only to themselves; a cell without a label to none."""
+    steps = ((0, 2, -1), (2, 0, -1), (-1, -1, 0))
+    labels = Labels("type", ("a", "b", "c"), ("CL:1", "CL:2", "label:c"), steps)
+    assert kinship(labels, 0.5).tolist() == [[1, 0.25, 0], [0.25, 1, 0], [0, 0, 1]]
+    assert torch.equal(kinship(labels, 0.0), torch.eye(3)) and torch.equal(
+        kinship(replace(labels, distances=()), 0.5), torch.eye(3)
+    )
+    batch = replace(cells.batch(slice(0, 4)), extra={LABEL_CODE: torch.tensor([0, 1, -1, -1])})
+    assert kin_of_labels(batch, kinship(labels, 0.5))[0].tolist() == [1, 0.25, 0, 0]
+    assert kin_of_labels(batch, kinship(labels, 0.5))[2].tolist() == [0, 0, 1, 0]
+    found = Clusters(cells.subset(np.arange(100)), 3).kin(cells.batch(slice(0, 50)))
+    assert torch.equal(found, found.T) and 50 < found.sum() < 2500
+    a, wanted = torch.eye(4), torch.tensor([[1.0, 1, 0, 0]] * 2 + [[0.0, 0, 1, 1]] * 2)
+    apart = near_as(a, a, wanted - torch.eye(4), 0.1, own=False)
+    assert near_as(wanted, wanted, wanted - torch.eye(4), 0.1, own=False) < 0.1 < apart
+
+
+@pytest.mark.parametrize(("name", "setting"), [("contrastive", "positives=ontology"), ("mfm", "told=labels")])
+def test_labels_teach_and_are_not_read(name: str, setting: str, cells: Cells) -> None:
+    """Labels of training cells change the loss; an embedding is the same whatever new cells are called, or nothing."""
+    labels = Labels("type", ("a", "b"), ("label:a", "label:b"), ((-1, -1), (-1, -1)))
+    few, model_class = cells.subset(np.arange(60)), registry.get(name)
+    vocabulary = replace(cells.vocabulary, labels=labels)
+    few = replace(few, vocabulary=vocabulary, extra={LABEL_CODE: np.arange(60) % 2})
+    torch.manual_seed(0)
+    built = model_class.build(parse_settings(model_class, ("epochs=1", setting)), vocabulary)
+    training.fit(built, few, few.subset(np.arange(20)), torch.device("cpu"))
+    batch = few.batch(slice(0, 20))
+    other, none = replace(batch, extra={LABEL_CODE: torch.arange(20) // 10}), replace(batch, extra={})
+    with torch.no_grad():
+        lost = [sum(float(x) for x in built.loss(b).values()) for b in (batch, other)]
+        assert abs(lost[0] - lost[1]) > 1e-6
+        assert torch.equal(built.embed(batch), built.embed(other)) and torch.equal(
+            built.embed(batch), built.embed(none)
+        )
+
+
+def test_mfm_generates_one_factor_while_it_holds_the_other(cells: Cells) -> None:
+    torch.manual_seed(0)
+    mfm = registry.get("mfm")
+    model = mfm.build(parse_settings(mfm, ("epochs=1",)), cells.vocabulary)
+    training.fit(model, cells.subset(np.arange(100)), cells.subset(np.arange(100, 130)), torch.device("cpu"))
+    assert isinstance(model, MFM)
+    batch = cells.batch(slice(0, 10))
+    with torch.no_grad():
+        shared, own = model.factors(batch)
+        torch.testing.assert_close(model.generate(shared, own["rna"], "rna"), model.from_network(batch, "rna"))
+        atac, _ = model.factors(batch.only("atac"))
+        torch.testing.assert_close(model.generate(atac, None, "rna"), model.from_network(batch.only("atac"), "rna"))
+        assert not torch.equal(
+            model.generate(shared, own["rna"], "rna"), model.generate(shared, own["rna"].flip(0), "rna")
+        )
+        assert not torch.equal(
+            model.generate(shared, own["rna"], "rna"), model.generate(shared.flip(0), own["rna"], "rna")
+        )
+
+
+def test_a_file_without_labels_is_no_obstacle(prepared: Path) -> None:
+    mdata = io.read_cells(prepared)
+    model_class = registry.get("mfm")
+    chosen = (model_class, parse_settings(model_class, ("told=labels",)))
+    warnings: list[str] = []
+    found, texts = of_training(mdata, chosen, LabelRequest(), warnings)
+    assert found is not None and len(found.distances) == len(found.classes) and texts is None and not warnings
+    mdata.obs = mdata.obs.drop(columns=[found.key])
+    assert of_training(mdata, chosen, LabelRequest(), warnings) == (None, None) and len(warnings) == 1
+    assert of_training(mdata, (model_class, model_class.Settings()), LabelRequest(), []) == (None, None)

@@ -94,12 +94,14 @@ class Reference:
 class Labels:
     """What cells are called in obs column ``key``: ``values``, sorted, and for each the id of its text in the bank.
 
-    That is a Cell Ontology id, or ``label:VALUE`` where the value has no term.
+    That is a Cell Ontology id, or ``label:VALUE`` where the value has no term.  ``distances``, where a model asks for them:
+    edges of the ontology between each two of the ``classes``, -1 where one has no term.
     """
 
     key: str
     values: tuple[str, ...]
     terms: tuple[str, ...]
+    distances: tuple[tuple[int, ...], ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -147,6 +149,8 @@ class Vocabulary:
                 "values": list(self.labels.values),
                 "terms": list(self.labels.terms),
             }
+            if self.labels.distances:
+                beside["labels"]["distances"] = [list(row) for row in self.labels.distances]
         return {
             **beside,
             "modalities": [
@@ -205,7 +209,7 @@ class Vocabulary:
             links,
             Batches(batches["key"], tuple(batches["values"])) if batches else None,
             Reference(reference["key"], reference["width"]) if reference else None,
-            Labels(labels["key"], tuple(labels["values"]), tuple(labels["terms"])) if labels else None,
+            _labels(labels) if labels else None,
             TextBank.from_tensors(texts) if texts else None,
         )
 
@@ -232,6 +236,11 @@ class Vocabulary:
                 about.get("genome"),
             )
         return cls(modalities, links)
+
+
+def _labels(content: dict[str, Any]) -> Labels:
+    distances = tuple(tuple(row) for row in content.get("distances", ()))
+    return Labels(content["key"], tuple(content["values"]), tuple(content["terms"]), distances)
 
 
 def prepared_settings(mdata: MuData, where: str = "") -> dict[str, Any]:

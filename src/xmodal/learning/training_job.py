@@ -151,7 +151,7 @@ def _vocabulary(
 ) -> Vocabulary:
     """The file's features, and what the model takes of cells besides."""
     model_class, settings = chosen
-    labels, texts = training_labels.of_training(mdata, model_class, request.labels, warnings)
+    labels, texts = training_labels.of_training(mdata, chosen, request.labels, warnings)
     return replace(
         Vocabulary.from_prepared(mdata, peak_gene_links(mdata, request, warnings, model_class.only), model_class.only),
         batches=training_cells.batches_of(mdata, model_class, request.batch_key, warnings),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from xmodal.data.vocabulary import Labels
-    from xmodal.models.base import CrossModalModel
+    from xmodal.models.base import CrossModalModel, ModelSettings
     from xmodal.text.bank import TextBank
 
 log = logging.getLogger(__name__)
@@ -48,28 +48,63 @@ class LabelRequest:
 
 
 def of_training(
-    mdata: MuData, model_class: type[CrossModalModel], asked: LabelRequest, warnings: list[str]
+    mdata: MuData, chosen: tuple[type[CrossModalModel], ModelSettings], asked: LabelRequest, warnings: list[str]
 ) -> tuple[Labels | None, TextBank | None]:
     """The labels of the cells that are not test cells, and the texts of the ontology; None, None for a model that takes none."""
+    model_class, settings = chosen
+    if model_class.may_learn_labels(settings):
+        return _if_there(mdata, asked, warnings), None
     if not model_class.takes_labels:
         # The ontology and the text model may stand in the environment for all commands; a label column was asked for.
         if asked.key is not None or asked.terms is not None:
-            warnings.append(f"--label-key is not used: model '{model_class.name}' learns no labels")
+            warnings.append(f"--label-key is not used: model '{model_class.name}' as it is set learns no labels")
             log.warning(warnings[-1])
         return None, None
     from xmodal.data.labels import labels_of
     from xmodal.text import bank, encoder, ontology
     from xmodal.text.ontology import PSEUDO
 
-    some = mdata
-    if fields.SPLIT in mdata.obs:  # else a type of which all cells are test cells would count as known
-        some = mdata[(mdata.obs[fields.SPLIT].astype(str) != fields.TEST).to_numpy()]
     terms = ontology.read(asked.ontology)
-    found = labels_of(some, asked.key or _column(mdata), terms, asked.terms)
+    found = labels_of(_no_test_cells(mdata), asked.key or _column(mdata), terms, asked.terms)
     pseudo = [t.removeprefix(PSEUDO) for t in found.classes if t.startswith(PSEUDO)]
     texts = bank.build(terms, encoder.load(asked.text_model, asked.allow_download), pseudo)
     log.info("%d labels of obs column '%s' are %d classes", len(found.values), found.key, len(found.classes))
     return found, texts
+
+
+def _no_test_cells(mdata: MuData) -> MuData:
+    """Else a type of which all cells are test cells would count as known."""
+    if fields.SPLIT not in mdata.obs:
+        return mdata
+    return mdata[(mdata.obs[fields.SPLIT].astype(str) != fields.TEST).to_numpy()]
+
+
+def _if_there(mdata: MuData, asked: LabelRequest, warnings: list[str]) -> Labels | None:
+    """Labels with the distances of their terms, for a model that can do without; None, with a warning, where there are none."""
+    from xmodal.data.labels import labels_of
+    from xmodal.predicting.overview import type_column
+    from xmodal.text import ontology
+    from xmodal.text.ontology import PSEUDO
+
+    key = asked.key or type_column(mdata.obs)
+    if key is None:
+        warnings.append("no obs column is called as cell types are: clusters take the place of labels")
+        log.warning(warnings[-1])
+        return None
+    try:
+        terms = ontology.read(asked.ontology)
+    except InputRefused:
+        if asked.ontology is not None or asked.terms is not None:
+            raise
+        terms = ontology.Ontology({}, "", "no ontology")  # its package is not installed: labels are alike or are not
+    found = labels_of(_no_test_cells(mdata), key, terms, asked.terms)
+    known = [not t.startswith(PSEUDO) for t in found.classes]
+    distances = tuple(
+        tuple(terms.distance(a, b) if known[i] and known[j] else -1 for j, b in enumerate(found.classes))
+        for i, a in enumerate(found.classes)
+    )
+    log.info("labels of obs column '%s': %d classes, %d with a term", key, len(known), sum(known))
+    return replace(found, distances=distances)
 
 
 def _column(mdata: MuData) -> str:

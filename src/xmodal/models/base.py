@@ -93,6 +93,11 @@ class CrossModalModel(nn.Module):
         """The obsm key of an embedding that cells must bring along, where the settings ask for one."""
         return None
 
+    @classmethod
+    def may_learn_labels(cls, settings: ModelSettings) -> bool:
+        """Does it learn what training cells are called, where the file says it?  See ``takes_labels``."""
+        return False
+
     def directions(self) -> list[tuple[str, str]]:
         """The pairs (source, target) this model predicts."""
         return list(permutations(self.vocabulary.modalities, 2))
