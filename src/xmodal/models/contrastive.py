@@ -46,7 +46,7 @@ class ContrastiveSettings(FusedSettings):
     )
     kinds: int = Field(16, ge=1, description="Dimensions of the second head, where it learns kinds of cells.")
     kind: float = Field(0.1, ge=0, description="Weight of the second head's contrast.")
-    kind_share: float = Field(0.5, ge=0, description="Length of the second head in the embedding; the first has 1.")
+    kind_share: float = Field(2.0, ge=0, description="Length of the second head in the embedding; the first has 1.")
     near: float = Field(
         0.3, ge=0, lt=1, description="How far terms one edge of the ontology apart are alike; n edges: to the power n."
     )
