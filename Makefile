@@ -28,7 +28,7 @@ test-unit: setup ## Tests without Nextflow
 	OMP_NUM_THREADS=1 $(PYTEST) -q -n 2 --dist loadfile -m "not nextflow and not nfcore and not slurm and not containers and not gpu and not galaxy"
 
 test-pipeline: setup ## Tests that run Nextflow
-	$(PYTEST) -q -m "nextflow and not containers"
+	$(PYTEST) -q -n 2 --dist loadfile -m "nextflow and not containers"
 
 test-nfcore: setup ## nf-core's tools install, lint and run our modules elsewhere; nf-test where it is found
 	@scripts/setup-nfcore

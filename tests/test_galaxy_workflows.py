@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from helpers_galaxy import GALAXY_TOOLS, ROOT, Galaxy, contents
-from helpers_wrappers import DATA, expand
+from helpers_wrappers import expand
 
 PLANEMO = ROOT / ".planemo" / "bin" / "planemo"
 WORKFLOWS = sorted(path.parent for path in (GALAXY_TOOLS / "workflows").glob("*/*.gxwf.yml"))
@@ -109,13 +109,13 @@ def without_value(inputs: ET.Element, state: dict[str, Any], at: str = "") -> It
     for one in inputs:
         name = one.get("name", "") or one.get("argument", "").lstrip("-").replace("-", "_")
         if one.tag == "param":
-            if name not in state and one.get("type") not in DATA:
+            if name not in state:
                 yield at + name
         elif one.tag == "section":
             yield from without_value(one, state.get(name, {}), f"{at}{name}|")
         elif one.tag == "repeat":
-            for values in state.get(name, []):
-                yield from without_value(one, values, f"{at}{name}|")
+            for index, values in enumerate(state.get(name, [])):
+                yield from without_value(one, values, f"{at}{name}_{index}|")
         elif one.tag == "conditional":
             values, choice = state.get(name, {}), one[0].get("name", "")
             if choice not in values:
