@@ -1,14 +1,15 @@
 """Ways for modalities to meet, measured on simulated cells whose genes follow products of what peaks tell.
 
-    python benchmarks/fusion.py [--part simulated|few|cortex|all] [--models contrastive,mfm] [--seeds 1,2,5]
-                                [--folds 0,1,2] [--set NAME=VALUE ...] [--write]
+    python benchmarks/fusion.py [--part simulated|few|tried|cortex|all] [--models contrastive,mfm] [--seeds 1,2,5]
+                                [--folds 0,1,2] [--set NAME=VALUE ...] [--labels] [--write]
 
-`simulated`: 6,000 cells, `few`: 2,000; half of them are training cells.  Beside the models: the oracle that knows the
-coupling, `linear`, and early concatenation with modality dropout, which has the size and the training of the models.  Nothing
-is asked of a model unless the oracle is at least 1.25 times as good as what multiplies nothing (the run stops otherwise).
+`simulated`: 6,000 cells, `few`: 2,000; half of them are training cells.  `tried`: the settings of fusion_tried.py on 6,000
+cells of the seed that settings were chosen on.  Beside the models: the oracle that knows the coupling, `linear`, and early
+concatenation with modality dropout, which has the size and the training of the models.  Nothing is asked of a model unless
+the oracle is at least 1.25 times as good as what multiplies nothing (the run stops otherwise).
 `cortex`: folds of the training batches of mouse cortex (fusion_cortex.py), beside `linear`.  Results are kept in
-benchmarks/results/fusion.json with ``--write`` (a model measured anew replaces its own), which also rewrites the tables of
-benchmarks/RESULTS.md.  Settings were chosen on other seeds.
+benchmarks/results/fusion.json with ``--write`` (a model measured anew replaces its own; with ``--set`` or ``--labels`` it has a
+row of its own), which also rewrites the tables of benchmarks/RESULTS.md.  Settings were chosen on other seeds.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from fusion_measures import (
     oracle_labels,
     prediction_scores,
 )
+from fusion_tried import TRIED
 
 from xmodal import registry
 from xmodal.data.batches import Cells
@@ -49,8 +51,10 @@ log = logging.getLogger("benchmark")
 RESULTS = HERE / "results" / "fusion.json"
 WAYS = ((ATAC, RNA), (RNA, ATAC))
 Scores = dict[str, float]
-CELLS = {"simulated": 6000, "few": 2000}  # of the parts that are simulated
-PLACE = {"simulated": "fusion", "few": "fusion_few", "cortex": "fusion_cortex"}  # of their tables in RESULTS.md
+CELLS = {"simulated": 6000, "few": 2000, "tried": 6000}  # of the parts that are simulated
+SEEDS = {"simulated": "1,2,5", "few": "1,2,5", "tried": "106"}  # that pass the check; others stop the run
+# of the tables in RESULTS.md
+PLACE = {"simulated": "fusion", "few": "fusion_few", "tried": "fusion_tried", "cortex": "fusion_cortex"}
 FIRST = ("oracle", "linear", "early", "dedicated")
 SHOWN = {
     "atac_rna_all": "A>R",
@@ -148,14 +152,25 @@ def told(where: str, name: str, scores: Scores) -> Scores:
     return scores
 
 
-def run_seed(seed: int, names: list[str], asked: argparse.Namespace, cells: int) -> dict[str, Scores]:
+def rows(part: str, names: list[str], asked: argparse.Namespace) -> dict[str, tuple[str, list[str]]]:
+    """Model and changed settings of each line of the table."""
+    found = {}
+    for name in names:
+        several = [asked.set] if asked.set or part != "tried" else [[], *TRIED.get(name, [])]
+        for changes in several:
+            said = [*changes, *(["labels"] if asked.labels else [])]
+            found[f"{name} ({', '.join(said)})" if said else name] = (name, changes)
+    return found
+
+
+def run_seed(part: str, seed: int, names: list[str], asked: argparse.Namespace) -> dict[str, Scores]:
     """Comparators and models on the cells of one seed."""
-    simulated = simulate(SimulateSettings(cells=cells), seed)
+    simulated = simulate(SimulateSettings(cells=CELLS[part]), seed)
     parts = cells_of_simulation(simulated, asked.labels)
     found = comparators(simulated, parts, seed) if not asked.no_comparators else {}
-    for name in names:
-        model = trained(registry.get(name), parts, seed, asked.set)
-        found[name] = told(f"seed {seed}", name, measured(simulated, model, parts, seed))
+    for row, (name, changes) in rows(part, names, asked).items():
+        model = trained(registry.get(name), parts, seed, changes)
+        found[row] = told(f"seed {seed}", row, measured(simulated, model, parts, seed))
     return found
 
 
@@ -163,9 +178,10 @@ def run_fold(fold: str, names: list[str], asked: argparse.Namespace) -> dict[str
     """`linear` and the models on one fold of mouse cortex."""
     parts, types = fusion_cortex.cells_of_fold(fold, asked.labels)
     found: dict[str, Scores] = {}
-    for name in names if asked.no_comparators else ["linear", *names]:
-        model = trained(registry.get(name), parts, 0, asked.set if name != "linear" else [])
-        found[name] = told(f"fold {fold}", name, fusion_cortex.measured(model, parts, types))
+    control: dict[str, tuple[str, list[str]]] = {} if asked.no_comparators else {"linear": ("linear", [])}
+    for row, (name, changes) in (control | rows("cortex", names, asked)).items():
+        model = trained(registry.get(name), parts, 0, changes)
+        found[row] = told(f"fold {fold}", row, fusion_cortex.measured(model, parts, types))
     return found
 
 
@@ -188,10 +204,10 @@ def table(part: str, known: dict[str, dict[str, Scores]]) -> str:
     what = "folds" if part == "cortex" else "seeds"
     lines = [f"| {what} {', '.join(known)} | " + " | ".join(shown.values()) + " |", "|---|" + "---|" * len(shown)]
     for name in order:
-        rows = [methods[name] for methods in known.values() if name in methods]
+        each = [methods[name] for methods in known.values() if name in methods]
         cells = []
         for key in shown:
-            values = [row[key] for row in rows if key in row]
+            values = [scores[key] for scores in each if key in scores]
             cells.append(f"{np.mean(values):.3f}" if values else "-")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -199,8 +215,8 @@ def table(part: str, known: dict[str, dict[str, Scores]]) -> str:
 
 def run(part: str, names: list[str], asked: argparse.Namespace) -> None:
     """Every seed or fold of a part, each kept when it is done."""
-    for one in (asked.folds if part == "cortex" else asked.seeds).split(","):
-        found = run_fold(one, names, asked) if part == "cortex" else run_seed(int(one), names, asked, CELLS[part])
+    for one in (asked.folds if part == "cortex" else asked.seeds or SEEDS[part]).split(","):
+        found = run_fold(one, names, asked) if part == "cortex" else run_seed(part, int(one), names, asked)
         if asked.write:
             between(HERE / "RESULTS.md", PLACE[part], table(part, kept(part, {one: found})))
 
@@ -209,7 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--part", default="simulated", choices=[*PLACE, "all"])
     parser.add_argument("--models", default="")
-    parser.add_argument("--seeds", default="1,2,5", help="Those of 1 to 5 that pass the check; others stop the run.")
+    parser.add_argument("--seeds", default="", help="Those of the part, if not given.")
     parser.add_argument("--folds", default="0,1,2", help="Of mouse cortex, see trials.py.")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--labels", action="store_true", help="Models that learn labels know those of training cells.")

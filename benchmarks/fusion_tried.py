@@ -1,0 +1,6 @@
+"""Settings that were tried, and parts taken away, each measured alone on the seed that settings were chosen on."""
+
+TRIED: dict[str, list[list[str]]] = {
+    "contrastive": [["between=0"], ["alone=0"]],
+    "mfm": [["discriminative=0"], ["prior=0"], ["own=1"]],
+}
