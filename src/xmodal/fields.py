@@ -31,7 +31,7 @@ CLUSTER = "xmodal_cluster"  # obs: Leiden cluster of the joint embedding
 WEIGHT = "xmodal_weight"  # obs, with _MODALITY behind: share of the modality in the cell's embedding
 IMPUTED = "xmodal_imputed"  # layer: denoised values
 EMBEDDING_ABOUT, IMPUTED_ABOUT = "xmodal_embedding", "xmodal_imputation"  # uns: provenance of these
-BATCH_CODE, REFERENCE, LABEL_CODE = "batch", "reference", "label"  # extra of cells in memory
+BATCH_CODE, REFERENCE, LABEL_CODE, TARGET_CODE = "batch", "reference", "label", "target"  # extra of cells in memory
 LATENT = (
     "latent"  # the same: what a model predicts from, where it was computed before; and in settings how wide that is
 )
@@ -53,6 +53,8 @@ CT_CLUSTER = "ct_cluster"  # the cluster that votes
 CT_CLUSTER_LABEL, CT_CLUSTER_SCORE = "ct_cluster_label", "ct_cluster_score"  # by the mean of its cells' probabilities
 CT_CLUSTER_AGREEMENT = "ct_cluster_agreement"  # share of its cells whose own label that is
 ANNOTATION_ABOUT = "xmodal_annotation"  # uns: provenance
+TOLD, TOLD_PROBABILITY = "{}_predicted", "{}_probability"  # what a cell is told to be in the column of --target, and how surely
+TARGET_ABOUT = "xmodal_target"  # uns of a copy of the cells: provenance of these columns
 
 # obs of generated cells
 SOURCE, GENERATED = "source", "generated"  # where a cell is from: none of these was measured
@@ -81,6 +83,7 @@ PREPARED_SCHEMA = "xmodal-prepared/1"
 LATENT_SCHEMA = "xmodal-latent/1"
 EMBEDDING_SCHEMA, IMPUTED_SCHEMA = "xmodal-embedding/1", "xmodal-imputed/1"
 ANNOTATION_SCHEMA = "xmodal-annotation/1"
+TARGET_SCHEMA = "xmodal-target/1"
 GENERATED_SCHEMA = "xmodal-generated/1"
 DESCRIPTIONS_SCHEMA, DECODER_SCHEMA = "xmodal-descriptions/1", "xmodal-decoder/1"
 CHECKPOINT_FORMAT = 1

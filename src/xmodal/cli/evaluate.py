@@ -34,7 +34,8 @@ def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     multiple=True,
     metavar="MODALITY=FILE",
     callback=_pairs,
-    help="A prediction (.h5ad) of MODALITY; may be given once for each modality.",
+    help="A prediction (.h5ad) of MODALITY; may be given once for each modality.  Or of the obs column that a model was "
+    "trained to tell (train --target).",
 )
 @click.option(
     "--embedding",
@@ -151,6 +152,13 @@ def _predictions(
 
     from xmodal.data import io
     from xmodal.scores import evaluation, evaluation_files
+    from xmodal.scores.annotation_input import is_target
+
+    if told := [name for name, path in predictions.items() if is_target(path)]:
+        if len(predictions) > 1:
+            raise UsageRefused(f"--prediction {told[0]}=...: it tells a column of obs; evaluate it in a folder of its own")
+        _annotation(truth, predictions[told[0]], output_dir, settings, rest, told[0])
+        return
 
     start = time.monotonic()
     files = {
@@ -190,16 +198,26 @@ def _embedding(
 
 
 def _annotation(
-    truth: Path, annotation: Path, output_dir: Path, settings: EvaluationSettings, rest: dict[str, Any]
+    truth: Path,
+    annotation: Path,
+    output_dir: Path,
+    settings: EvaluationSettings,
+    rest: dict[str, Any],
+    target: str | None = None,
 ) -> None:
+    """``target``: the obs column that a prediction tells, where it is one of `xmodal predict --to COLUMN`."""
     import time
 
     from xmodal.data import io
     from xmodal.scores import annotation_evaluation, annotation_files, annotation_input
 
     start = time.monotonic()
-    ontology = annotation_files.ontology_of(rest["ontology"])
-    given = annotation_input.read_annotation(annotation)
+    ontology = None if target is not None else annotation_files.ontology_of(rest["ontology"])
+    given = (
+        annotation_input.read_annotation(annotation)
+        if target is None
+        else annotation_input.read_target(annotation, target)
+    )
     if rest["checkpoint"] is not None:
         annotation_input.require_checkpoint(rest["checkpoint"], given)
     mdata = io.read_cells(truth)

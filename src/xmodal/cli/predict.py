@@ -9,7 +9,7 @@ import click
 from xmodal.cli.options import FOLDER, HELP, READABLE, STORE, WRITABLE, common
 from xmodal.cli.reading import on_disk_option, require_streaming
 from xmodal.cli.written import in_words, refuse_unfit, refuse_values, require_name, which_values
-from xmodal.data.new_cells_settings import MIN_COVERAGE
+from xmodal.data.new_cells_settings import MIN_COVERAGE, NewCellsSettings
 from xmodal.data.on_disk_settings import Choice
 from xmodal.errors import UsageRefused
 
@@ -24,10 +24,33 @@ def parse_pair(option: str, text: str | None, separator: str, form: str) -> tupl
     return int(first), int(second)
 
 
+def _refuse_for_target(target: str, output: Path, output_kind: str, wanted: dict[str, object]) -> None:
+    """What is there for modalities only."""
+    require_name(output, (".h5ad", ".h5mu"))
+    given = [option for option, value in wanted.items() if value not in (None, ())]
+    if output_kind != "values":
+        given.append("--output-kind")
+    interval = click.get_current_context().get_parameter_source("interval")
+    if interval is click.core.ParameterSource.COMMANDLINE:
+        given.append("--interval")
+    if given:
+        raise UsageRefused(f"{given[0]} is for modalities; {target} is a column of obs, told of whole cells: leave it out")
+
+
 @click.command("predict", context_settings=HELP)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--to", "target", required=True, help="The modality to predict.")
-@click.option("--from", "source", default=None, help="The modality to predict from [default: the only one that fits].")
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    help="The modality to predict; or the obs column that the model learned to tell (train --target).",
+)
+@click.option(
+    "--from",
+    "source",
+    default=None,
+    help="The modality to predict from [default: the only one that fits; an obs column: all that are there].",
+)
 @click.option("--checkpoint", type=READABLE, required=True, help="The model.safetensors that train wrote.")
 @click.option(
     "--output",
@@ -95,7 +118,12 @@ def command(
     seed: int,
     overwrite: bool,
 ) -> None:
-    """Predict a modality of the cells in FILE (.h5ad, .h5mu, .zarr or 10x .h5) that was not measured."""
+    """Predict a modality of the cells in FILE (.h5ad, .h5mu, .zarr or 10x .h5) that was not measured.
+
+    Where the model learned to tell a column of obs (train --target COLUMN), --to COLUMN writes each cell's class with its
+    probability (NAME.h5ad: cells by classes; NAME.h5mu: a copy of the input with it in obs); evaluate --prediction
+    COLUMN=NAME.h5ad scores it.
+    """
     require_name(output, (".h5ad", ".h5mu", ".zarr"))
     numbers = parse_pair("--shard", shard, "/", "I/N, such as 1/4")
     if numbers and not 1 <= numbers[0] <= numbers[1]:
@@ -119,7 +147,19 @@ def command(
     if overview is not None:
         refuse_existing(overview, overwrite)
     from xmodal import devices
+    from xmodal.predicting import telling
 
+    if telling.target_of(checkpoint) == target:
+        wanted = {"--rows": rows, "--shard": shard, "--features": features, "--top": top, "--threshold": threshold}
+        _refuse_for_target(target, output, output_kind, wanted)
+        asked = source, NewCellsSettings(split=split, min_coverage=min_coverage, force=force)  # type: ignore[arg-type]
+        where = devices.choose(device, threads, seed)
+        told = telling.run(file, checkpoint, (output, overview), asked, (where, seed, overwrite))
+        if summary is not None:
+            write_json(summary, told, overwrite)
+        shares = ", ".join(f"{row['value']} {row['cells']}" for row in told["composition"])
+        click.echo(f"{target} from {' and '.join(told['source'])}: {told['cells']} cells ({shares}) on {where} -> {output}")
+        return
     where = devices.choose(device, threads, seed)
     from xmodal.predicting.prediction import Request
     from xmodal.predicting.prediction import summary as prediction_summary

@@ -73,6 +73,13 @@ from xmodal.fields import BF16, FP32, PRECISION_AUTO
     help="obs column of the cell types, for models that learn them [default: one that is called so].",
 )
 @click.option(
+    "--target",
+    default=None,
+    metavar="COLUMN",
+    help="obs column with a class of each cell, such as a state, that the model is to tell of new cells (predict --to "
+    "COLUMN).",
+)
+@click.option(
     "--label-terms", type=READABLE, help="TSV with columns label, cell_type_ontology_term_id: what the labels mean."
 )
 @click.option(
@@ -132,6 +139,7 @@ def command(
     save_every: float | None,
     batch_key: str | None,
     label_key: str | None,
+    target: str | None,
     label_terms: Path | None,
     ontology: Path | None,
     text_model: str | None,
@@ -193,6 +201,7 @@ def command(
         initial=initial,
         on_disk=on_disk,
         precision=precision.agreed(asked, chosen),
+        target=target,
     )
     try:
         metrics: dict[str, Any] = run(prepared, request, chosen)

@@ -126,7 +126,7 @@ class Cells:
     ``present[m]``: (cells,).
 
     ``extra``, where the vocabulary asks for it: ``batch``, codes (cells,), -1 for a batch that it does not know;
-    ``reference``, (cells, width), rows of nan for cells without; ``label``, classes (cells,), -1 for cells without.
+    ``reference``, (cells, width), rows of nan for cells without; ``label`` and ``target``, classes (cells,), -1 for cells without.
     """
 
     vocabulary: Vocabulary
@@ -252,9 +252,10 @@ def extra_of(mdata: MuData, vocabulary: Vocabulary) -> dict[str, npt.NDArray[Any
         column = mdata.obs.get(vocabulary.batches.key)
         codes = [-1] * mdata.n_obs if column is None else [code.get(str(value), -1) for value in column]
         extra[fields.BATCH_CODE] = np.array(codes, np.int64)
-    if vocabulary.labels is not None:
-        given = mdata.obs.get(vocabulary.labels.key)
-        extra[fields.LABEL_CODE] = vocabulary.labels.codes([None] * mdata.n_obs if given is None else given)
+    for name, labels in ((fields.LABEL_CODE, vocabulary.labels), (fields.TARGET_CODE, vocabulary.target)):
+        if labels is not None:
+            given = mdata.obs.get(labels.key)
+            extra[name] = labels.codes([None] * mdata.n_obs if given is None else given)
     if vocabulary.reference is not None:
         found = np.full((mdata.n_obs, vocabulary.reference.width), np.nan, np.float32)
         place = reference_of(mdata, vocabulary.reference.key)

@@ -56,7 +56,30 @@ def labels_of(mdata: MuData, key: str, ontology: Ontology, terms_file: Path | No
     return found
 
 
-def _require_labels(column: pd.Series, key: str, values: list[str]) -> None:
+def classes_of(mdata: MuData, key: str, where: str) -> Labels:
+    """The values of obs column ``key``, sorted, each a class of its own, whatever they mean.
+
+    Raises :class:`InputRefused`, which names the option ``where``, for a column that is not there or whose values are no
+    classes, and for fewer than two of them.
+    """
+    if key not in mdata.obs:
+        raise InputRefused(f"obs has no column '{key}'", where=where, do=near(key, list(mdata.obs.columns)))
+    values = sorted(v for v in _texts(mdata.obs[key]).unique() if v.strip().lower() not in NO_LABEL)
+    _require_labels(mdata.obs[key], key, values, where, "give a column that says which class each cell is of")
+    if len(values) < 2:
+        shown = f"are all '{values[0]}'" if values else "have no value"
+        what = f"the cells that are not test cells {shown} in obs['{key}'], so there is nothing to tell apart"
+        raise InputRefused(what, where=where, do="give a column with two classes or more")
+    return Labels(key, tuple(values), tuple(PSEUDO + v for v in values))
+
+
+def _require_labels(
+    column: pd.Series,
+    key: str,
+    values: list[str],
+    where: str = "--label-key",
+    do: str = "give the column with the types of the cells",
+) -> None:
     """Refuse measurements and names of cells, which would make every cell a type of its own."""
     if is_continuous(column):
         what = f"'{key}' holds numbers that are not whole, and no labels"
@@ -64,7 +87,7 @@ def _require_labels(column: pd.Series, key: str, values: list[str]) -> None:
         what = f"'{key}' has {len(values)} values in {len(column)} cells, so most cells would be types of their own"
     else:
         return
-    raise InputRefused(what, where="--label-key", do="give the column with the types of the cells")
+    raise InputRefused(what, where=where, do=do)
 
 
 def _texts(column: pd.Series) -> pd.Series:

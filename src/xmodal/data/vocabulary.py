@@ -120,7 +120,8 @@ class Vocabulary:
     """Modalities by name, and the gene-activity links between peaks and genes, (peaks, genes), where known.
 
     ``batches``, ``reference``, ``labels``: what a model takes of its cells besides, where it asks for it; ``texts``: what
-    the ontology says of the labels, and of all that a cell could be called.
+    the ontology says of the labels, and of all that a cell could be called.  ``target``: the column of obs that it is to tell
+    of new cells (``xmodal train --target``).
     """
 
     modalities: dict[str, Modality]
@@ -128,6 +129,7 @@ class Vocabulary:
     batches: Batches | None = None
     reference: Reference | None = None
     labels: Labels | None = None
+    target: Labels | None = None
     texts: TextBank | None = field(default=None, compare=False)
 
     def __getitem__(self, name: str) -> Modality:
@@ -143,14 +145,11 @@ class Vocabulary:
             beside["batches"] = {"key": self.batches.key, "values": list(self.batches.values)}
         if self.reference is not None:
             beside["reference"] = {"key": self.reference.key, "width": self.reference.width}
-        if self.labels is not None:
-            beside["labels"] = {
-                "key": self.labels.key,
-                "values": list(self.labels.values),
-                "terms": list(self.labels.terms),
-            }
-            if self.labels.distances:
-                beside["labels"]["distances"] = [list(row) for row in self.labels.distances]
+        for name, labels in (("labels", self.labels), ("target", self.target)):
+            if labels is not None:
+                beside[name] = {"key": labels.key, "values": list(labels.values), "terms": list(labels.terms)}
+                if labels.distances:
+                    beside[name]["distances"] = [list(row) for row in labels.distances]
         return {
             **beside,
             "modalities": [
@@ -200,7 +199,7 @@ class Vocabulary:
             links = sp.csr_matrix(
                 (tensors["links.weight"], (tensors["links.peak"], tensors["links.gene"])), shape=shape
             )
-        batches, reference, labels = (content.get(k) for k in ("batches", "reference", "labels"))
+        batches, reference, labels, target = (content.get(k) for k in ("batches", "reference", "labels", "target"))
         texts = {k.removeprefix(TEXTS): v for k, v in tensors.items() if k.startswith(TEXTS)}
         if texts:
             from xmodal.text.bank import TextBank
@@ -210,6 +209,7 @@ class Vocabulary:
             Batches(batches["key"], tuple(batches["values"])) if batches else None,
             Reference(reference["key"], reference["width"]) if reference else None,
             _labels(labels) if labels else None,
+            _labels(target) if target else None,
             TextBank.from_tensors(texts) if texts else None,
         )
 

@@ -31,6 +31,7 @@ SCHEMAS = {
     "embed": fields.EMBEDDING_SCHEMA,
     "impute": fields.IMPUTED_SCHEMA,
     "annotate": fields.ANNOTATION_SCHEMA,
+    "predict": fields.TARGET_SCHEMA,  # of what train --target learned
 }
 
 

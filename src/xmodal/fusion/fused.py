@@ -12,10 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from xmodal import fields
 from xmodal.data.batches import Batch, Cells
 from xmodal.fusion.blending import Blend
 from xmodal.fusion.coders import Decoder, Encoder, Widths
 from xmodal.fusion.hiding import Present, one_only
+from xmodal.fusion.target import TargetHead
 from xmodal.models.base import CrossModalModel, GradientSettings
 from xmodal.models.layers import drawn
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 FEWEST, STEPS = 32, 10  # cells of a minibatch at least, minibatches of an epoch where there are few cells
 CENTRED = 2_000  # training cells that the mean prediction is taken of
+CHUNK = 512
 
 
 class FusedSettings(GradientSettings):
@@ -44,6 +47,7 @@ class FusedSettings(GradientSettings):
         le=1,
         description="Share of the cells that keep one modality only, in training; with 0 all are needed.",
     )
+    target_weight: float = Field(0.1, ge=0, description="Weight of telling the classes of --target, where it is given.")
 
     def minibatch(self, cells: int) -> int:
         """Smaller ones of few cells, so that an epoch has steps enough."""
@@ -54,6 +58,7 @@ class Fused(CrossModalModel):
     """Base of models that join the latents of the modalities a cell has; see :meth:`fuse`."""
 
     has_latent = True
+    takes_target = True
     min_cells = 50
     settings: FusedSettings
 
@@ -67,6 +72,10 @@ class Fused(CrossModalModel):
             {m: Decoder(vocabulary[m], self.widths, self.decoded_width()) for m in vocabulary}
         )
         self.blend = Blend(vocabulary)
+        self.target: TargetHead | None = None
+        if vocabulary.target is not None:
+            shape = (self.fused_width(), settings.hidden, len(vocabulary.target.classes))
+            self.target = TargetHead(*shape, settings.dropout)
         self.register_buffer("seen", torch.zeros((), dtype=torch.float64))  # cells trained on so far
         self.register_buffer("cells", torch.ones((), dtype=torch.float64))
         self.train_cells: Cells | None = None
@@ -80,6 +89,10 @@ class Fused(CrossModalModel):
 
     def decoded_width(self) -> int:
         """Inputs of a decoder."""
+        return self.settings.latent
+
+    def fused_width(self) -> int:
+        """Dimensions of what :meth:`fuse` gives."""
         return self.settings.latent
 
     def fuse(self, latents: dict[str, Tensor], present: Present) -> Tensor:
@@ -143,6 +156,10 @@ class Fused(CrossModalModel):
             if bool(has.any()):
                 losses[m] = self.decoder(m).loss(self.decoded(z, latents, shown, m), batch, has)
         losses |= self.further(batch, latents, z)
+        if self.target is not None and fields.TARGET_CODE in batch.extra and self.settings.target_weight:
+            told = self.target.loss(z, batch.extra[fields.TARGET_CODE].long())
+            if told is not None:
+                losses["target"] = self.settings.target_weight * told
         if self.training:
             self.get_buffer("seen").add_(len(batch))
         return losses
@@ -163,7 +180,26 @@ class Fused(CrossModalModel):
             self.blend.centre(both.subset(drawn(len(both), 1, CENTRED)), s, t, own)
             if held is not None and len(held.having(s, t)) > 1:
                 self.blend.weigh(held.having(s, t), s, t, own)
+        if self.target is not None and held is not None:
+            self._calibrate(self.target, held)
         self.train_cells = None
+
+    @torch.no_grad()
+    def _calibrate(self, head: TargetHead, held: Cells) -> None:
+        """How sure the head may be, by cells it was not fitted to: as they are, and as if one modality had been measured."""
+        was = self.training
+        self.eval()
+        some = held.subset(drawn(len(held), 1, CENTRED))
+        latents, codes = [], []
+        for start in range(0, len(some), CHUNK):
+            batch = some.batch(slice(start, start + CHUNK))
+            ways = [batch, *(batch.only(m) for m in self.vocabulary)]
+            for one in ways:
+                there = torch.stack(list(one.present.values())).any(0)
+                latents.append(self.joint(one)[0][there])
+                codes.append(one.extra[fields.TARGET_CODE].long()[there])
+        head.calibrate(torch.cat(latents), torch.cat(codes))
+        self.train(was)
 
     # Use
 
@@ -185,6 +221,12 @@ class Fused(CrossModalModel):
     def embed(self, batch: Batch) -> Tensor:
         there = torch.stack([batch.present[m] for m in self.vocabulary]).any(0)
         return self.joint(batch)[0] * there[:, None]
+
+    def tell_target(self, batch: Batch) -> Tensor:
+        if self.target is None:
+            return super().tell_target(batch)
+        probability: Tensor = self.target(self.joint(batch)[0])
+        return probability
 
     def shared(self, batch: Batch) -> Tensor:
         """The part of the embedding that any modality alone can tell, (cells, dimensions)."""

@@ -21,6 +21,7 @@ from xmodal.data.on_disk import Counts, OnDisk
 from xmodal.errors import UsageRefused, XmodalError
 from xmodal.learning import calibration, checkpoint, novelty, training
 from xmodal.learning.training_job import Job, TrainRequest, job_of, parse_settings
+from xmodal.learning.training_labels import require_takes_target
 from xmodal.learning.training_state import Keeper, Reader, same_run
 
 if TYPE_CHECKING:
@@ -205,9 +206,11 @@ def _require_fallback(request: TrainRequest) -> None:
     if request.fallback == request.model:
         raise UsageRefused(f"--fallback {request.fallback}: this is --model itself; give another model")
     try:
-        registry.get(request.fallback)
+        other = registry.get(request.fallback)
     except UsageRefused as error:
         raise UsageRefused(str(error).replace("--model", "--fallback", 1)) from None
+    if request.target is not None:
+        require_takes_target(other, request.target, f"--fallback {request.fallback} with --target")
 
 
 def _metrics(model: CrossModalModel, result: training.Fit, job: Job) -> dict[str, Any]:
@@ -222,6 +225,7 @@ def _metrics(model: CrossModalModel, result: training.Fit, job: Job) -> dict[str
         "links": int(model.vocabulary.links.nnz) if model.vocabulary.links is not None else 0,
         "split": job.split,
         "filters": job.about.get("options", {}),
+        **({"target": {"key": told.key, "classes": list(told.values)}} if (told := model.vocabulary.target) else {}),
         "losses": {k: v for k, v in last.items() if k != "learning_rate"},
         "directions": [list(d) for d in job.directions],
         "epochs": len(result.history),

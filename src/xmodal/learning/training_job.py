@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xmodal.models.base import CrossModalModel, ModelSettings
 
 log = logging.getLogger(__name__)
+LABELLED = 20  # training cells with a class, below which a head learns nothing
 NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -38,6 +39,7 @@ class TrainRequest:
     ``taken_over``: the state in the output is that of an earlier attempt, which may have been another training.
     ``state_dir``: where the state is kept between epochs, under a name of its own for each training; else the output.
     ``initial``: the pretrained encoder to begin with.
+    ``target``: the obs column that the model shall learn to tell.
     ``precision``: fp32 or bf16, see :mod:`xmodal.precision`.
     ``trial``: of a sweep, which is judged on the validation cells and so learns nothing from them.
     """
@@ -60,6 +62,7 @@ class TrainRequest:
     initial: Path | None = None
     on_disk: leaving.Choice = leaving.NEVER
     precision: str = fields.FP32
+    target: str | None = None
 
     def asked(self) -> dict[str, Any]:
         """What a trial was: enough to train the winner of a sweep again, on more cells."""
@@ -117,6 +120,9 @@ def job_of(
             cells, train, valid = cells.in_memory(), train.in_memory(), valid.in_memory()
     fewer, train = train, training_cells.learned_from(model_class, cells, train, valid)
     training_cells.require_enough(model_class, train, path)
+    if vocabulary.target is not None:
+        codes = train.extra[fields.TARGET_CODE]
+        training_labels.require_classes(vocabulary.target, codes, LABELLED, path, warnings)
     if issubclass(model_class.Settings, GradientSettings):
         train, valid = training_cells.with_pairs(train, valid, request.seed, warnings)
         fewer = train
@@ -158,6 +164,7 @@ def _vocabulary(
         reference=training_cells.reference_of(mdata, model_class, settings, path),
         labels=labels,
         texts=texts,
+        target=training_labels.target_of(mdata, model_class, request.target),
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xmodal import fields
-from xmodal.errors import InputRefused
+from xmodal.errors import InputRefused, NotApplicable, UsageRefused
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xmodal.text.bank import TextBank
 
 log = logging.getLogger(__name__)
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,46 @@ def of_training(
     return found, texts
 
 
+def target_of(mdata: MuData, model_class: type[CrossModalModel], key: str | None) -> Labels | None:
+    """The classes of obs column ``key`` (``--target``) among the cells that are not test cells; None where none is asked for."""
+    if key is None:
+        return None
+    from xmodal.data.labels import classes_of
+
+    require_takes_target(model_class, key)
+    if key in mdata.mod:
+        raise UsageRefused(f"--target {key}: that is a modality, which is predicted anyway; give a column of obs")
+    found = classes_of(_no_test_cells(mdata), key, "--target")
+    shown = ", ".join(found.values[:SHOWN]) + (", ..." if len(found.values) > SHOWN else "")
+    log.info("the model learns to tell obs column '%s': %d classes (%s)", key, len(found.values), shown)
+    return found
+
+
+def require_takes_target(model_class: type[CrossModalModel], key: str, option: str = "--target") -> None:
+    """Refuse a model that cannot learn to tell a column of obs."""
+    if model_class.takes_target:
+        return
+    from xmodal import registry
+
+    able = ", ".join(n for n in registry.names() if registry.get(n).takes_target)
+    raise NotApplicable(f"{option} {key}: model '{model_class.name}' tells no column of obs; these can: {able}")
+
+
+def require_classes(target: Labels, codes: np.ndarray, least: int, path: Path, warnings: list[str]) -> None:
+    """Refuse training cells of one class, or fewer than ``least`` with any; ``codes``: (training cells,), -1 for none."""
+    require_labelled(codes, least, path, f"a class in obs['{target.key}']")
+    many = np.bincount(codes[codes >= 0], minlength=len(target.classes))
+    if (many > 0).sum() < 2:
+        raise InputRefused(
+            f"the training cells are all '{target.values[int(many.argmax())]}' in obs['{target.key}']",
+            where=str(path),
+            do="prepare the cells with another split, so that classes are among the training cells",
+        )
+    if none := [v for v, n in zip(target.values, many, strict=True) if n == 0]:
+        warnings.append(f"no training cell is {', '.join(none[:SHOWN])} in obs['{target.key}']: it cannot be told")
+        log.warning(warnings[-1])
+
+
 def _no_test_cells(mdata: MuData) -> MuData:
     """Else a type of which all cells are test cells would count as known."""
     if fields.SPLIT not in mdata.obs:
@@ -119,9 +160,9 @@ def _column(mdata: MuData) -> str:
     return found
 
 
-def require_labelled(labels: np.ndarray, least: int, path: Path) -> None:
+def require_labelled(labels: np.ndarray, least: int, path: Path, what: str = "a label") -> None:
     """Refuse fewer than ``least`` labelled training cells; ``labels``: classes (cells,), -1 for none."""
     if (known := int((labels >= 0).sum())) < least:
         raise InputRefused(
-            f"{known} training cells have a label; {least} are needed", where=str(path), do="label more cells"
+            f"{known} training cells have {what}; {least} are needed", where=str(path), do="label more cells"
         )

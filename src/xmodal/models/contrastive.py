@@ -87,6 +87,10 @@ class Contrastive(Fused):
         elif self.settings.positives != IDENTITY:
             self.found = Clusters(cells, self.settings.clusters)
 
+    def fused_width(self) -> int:
+        s = self.settings
+        return s.latent + (s.kinds if s.positives != IDENTITY else 0)
+
     def fuse(self, latents: dict[str, Tensor], present: Present) -> Tensor:
         """The mean direction, of length 1; that of the second head beside it, shorter: (cells, latent + kinds)."""
         z = F.normalize(mean_of({m: F.normalize(x, dim=1) for m, x in latents.items()}, present), dim=1)

@@ -46,6 +46,9 @@ class Interact(Fused):
         super().__init__(settings, vocabulary)
         self.interaction = Interaction(list(vocabulary), settings.latent, settings.layers, settings.dropout)
 
+    def fused_width(self) -> int:
+        return len(list(self.vocabulary)) * self.settings.latent
+
     def fuse(self, latents: dict[str, Tensor], present: Present) -> Tensor:
         """The states of all modalities side by side, (cells, modalities x latent)."""
         return torch.cat(list(self.interaction(latents, present).values()), 1)

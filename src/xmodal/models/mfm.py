@@ -103,6 +103,9 @@ class MFM(Fused):
         found: Tensor = self.factor({m: z[:, : -self.settings.own] for m, z in latents.items()}, present)
         return found
 
+    def fused_width(self) -> int:
+        return self.settings.latent + len(list(self.vocabulary)) * self.settings.own
+
     def fuse(self, latents: dict[str, Tensor], present: Present) -> Tensor:
         """The shared factor and those of the modalities side by side, (cells, latent + modalities x own)."""
         each = [self._own(latents, present, m) for m in self.vocabulary]

@@ -196,7 +196,9 @@ def choose_source(loaded: checkpoint.Checkpoint, mdata: MuData, request: Request
     if not loaded.directions:
         raise NotApplicable(f"model '{loaded.model.name}' does not predict; models that do: see `xmodal models`")
     if target not in known:
-        raise UsageRefused(f"--to {target}: the checkpoint knows {', '.join(known)}")
+        tells = loaded.model.vocabulary.target
+        columns = f", and tells the obs column {tells.key}" if tells is not None else ""
+        raise UsageRefused(f"--to {target}: the checkpoint knows {', '.join(known)}{columns}")
     possible = [s for s, t in loaded.directions if t == target]
     if not possible:
         raise NotApplicable(f"this checkpoint ({loaded.model.name}) cannot predict {target}")

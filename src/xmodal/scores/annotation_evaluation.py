@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from xmodal import fields
 from xmodal.scores import annotation_measures as measures
-from xmodal.scores.annotation_floors import Guess, fitted, majority
+from xmodal.scores.annotation_floors import Guess, fitted, joint_places, majority, rna_places
 from xmodal.scores.annotation_input import Annotation, Scene, scene
 from xmodal.scores.annotation_texts import CLUSTERS, MAJORITY, OWN
 from xmodal.scores.metrics import Bools
@@ -82,6 +82,8 @@ def _rows(guess: Guess, row: npt.NDArray[np.int64]) -> Guess:
 
 def _say_releases(result: Result, ontology: Ontology | None) -> None:
     said = result.annotation.said("ontology") or {}
+    if result.annotation.plain:
+        return
     if ontology is None:
         result.note("no Cell Ontology is here (--ontology), so distances in it are not scored")
     elif said and said.get("version") != ontology.version:
@@ -110,6 +112,10 @@ def _floors(mdata: MuData, result: Result, settings: EvaluationSettings, seed: i
         return {}
     train = found.train if seen is None else found.train & np.isin(found.truth.astype(str), sorted(seen))
     truth = found.truth[found.scored]
+    if train.any() and result.annotation.plain:
+        told = result.annotation.said("modalities") or {}
+        places = joint_places(mdata, found.names, train, [m for m in told if m in mdata.mod], seed)
+        return fitted(places, train, found.truth, found.scored, seed)
     if not train.any() or fields.RNA not in mdata.mod:
         result.note(
             "the truth holds no training cells: no plain method but the most frequent of its labels is compared"
@@ -121,8 +127,8 @@ def _floors(mdata: MuData, result: Result, settings: EvaluationSettings, seed: i
         result.note("scored cells without RNA counts: no plain method but the most frequent label is compared")
         return {MAJORITY: majority(found.truth[train], len(truth))}
     used = place >= 0
-    part = rna[place[used]]
-    return fitted(part, train[used], found.truth[used], found.scored[used], seed)
+    places = rna_places(rna[place[used]], train[used], seed)
+    return fitted(places, train[used], found.truth[used], found.scored[used], seed)
 
 
 # ---- the scores

@@ -15,7 +15,7 @@ from xmodal import fields
 from xmodal.data.labels import NO_LABEL
 from xmodal.errors import InputRefused
 from xmodal.scores import given_results
-from xmodal.scores.annotation_floors import Guess
+from xmodal.scores.annotation_floors import Guess, ranked
 from xmodal.scores.metrics import Bools, Floats, Index
 from xmodal.text.ontology import ID, PSEUDO
 
@@ -57,6 +57,11 @@ class Annotation:
         """The types that the model was trained on, None where that is not known."""
         known = self.said("seen")
         return frozenset(map(str, known)) if known else None
+
+    @property
+    def plain(self) -> bool:
+        """Are labels what they are, whatever the ontology says?  So it is with what ``train --target`` learned."""
+        return bool(self.said("plain"))
 
     @property
     def candidates(self) -> frozenset[str] | None:
@@ -115,8 +120,39 @@ def read_annotation(path: Path) -> Annotation:
     return Annotation(str(path), cells, _guess(obs, called, names), _own(obs, called, names), status, votes, decoded)
 
 
+def is_target(path: Path) -> bool:
+    """Is this what `xmodal predict --to COLUMN` wrote?  The file may be of any other kind."""
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path, "r") as file:
+        schema = file.get(f"uns/{fields.UNS}/schema")
+        return isinstance(schema, h5py.Dataset) and schema.asstr()[()] == fields.TARGET_SCHEMA
+
+
+def read_target(path: Path, key: str) -> Annotation:
+    """What ``xmodal predict --to COLUMN`` told of cells, as labels; refused where that is another column than ``key``."""
+    import anndata as ad
+
+    from xmodal.data.io import refusing
+
+    with refusing(path):
+        given = ad.read_h5ad(path)
+    about = _decoded(given.uns[fields.UNS])
+    trained = (about.get("settings") or {}).get("trained") or {}
+    if trained.get("key") != key:
+        raise InputRefused(
+            f"it tells '{trained.get('key')}'", where=f"--prediction {key}={path}", do=f"write {trained.get('key')}={path}"
+        )
+    place = dict(zip(trained["values"], trained["terms"], strict=True))
+    terms = np.array([place[v] for v in given.var_names], object)
+    guess = ranked(np.asarray(given.X, np.float64), terms)
+    return Annotation(str(path), given.obs_names.to_numpy(str), guess, guess.best, None, None, about)
+
+
 def _decoded(about: Any) -> dict[str, Any]:
-    if not isinstance(about, dict) or about.get("schema") != fields.ANNOTATION_SCHEMA:
+    if not isinstance(about, dict) or about.get("schema") not in (fields.ANNOTATION_SCHEMA, fields.TARGET_SCHEMA):
         return {}
     known = {str(k): v.item() if hasattr(v, "item") else v for k, v in about.items()}
     try:
@@ -240,6 +276,9 @@ def known_terms(
     """The id of what each cell is known to be, (cells,), "" for cells without a label; see :func:`ids_of`."""
     trained = annotation.said("trained") or {}
     taken = dict(zip(trained.get("values") or (), trained.get("terms") or (), strict=False))
+    if annotation.plain:
+        given = labels_in(mdata, key)
+        return np.array(["" if v.lower() in NO_LABEL else taken.get(v, f"{PSEUDO}{v}") for v in given], object)
     found = ids_of(mdata, key, taken, annotation.names, ontology)
     column = labels_in(mdata, key)
     without = sorted({v for v, t in zip(column, found, strict=True) if t == f"{PSEUDO}{v}" and v not in taken})
