@@ -53,7 +53,11 @@ CT_CLUSTER = "ct_cluster"  # the cluster that votes
 CT_CLUSTER_LABEL, CT_CLUSTER_SCORE = "ct_cluster_label", "ct_cluster_score"  # by the mean of its cells' probabilities
 CT_CLUSTER_AGREEMENT = "ct_cluster_agreement"  # share of its cells whose own label that is
 ANNOTATION_ABOUT = "xmodal_annotation"  # uns: provenance
-TOLD, TOLD_PROBABILITY = "{}_predicted", "{}_probability"  # what a cell is told to be in the column of --target, and how surely
+TOLD, TOLD_PROBABILITY = (
+    "{}_predicted",
+    "{}_probability",
+)  # what a cell is told to be in the column of --target, and how surely
+CELLS_TOLD = "cells_told"  # of a class, in features.tsv of an overview
 TARGET_ABOUT = "xmodal_target"  # uns of a copy of the cells: provenance of these columns
 
 # obs of generated cells

@@ -156,7 +156,9 @@ def _predictions(
 
     if told := [name for name, path in predictions.items() if is_target(path)]:
         if len(predictions) > 1:
-            raise UsageRefused(f"--prediction {told[0]}=...: it tells a column of obs; evaluate it in a folder of its own")
+            raise UsageRefused(
+                f"--prediction {told[0]}=...: it tells a column of obs; evaluate it in a folder of its own"
+            )
         _annotation(truth, predictions[told[0]], output_dir, settings, rest, told[0])
         return
 

@@ -30,11 +30,10 @@ def _refuse_for_target(target: str, output: Path, output_kind: str, wanted: dict
     given = [option for option, value in wanted.items() if value not in (None, ())]
     if output_kind != "values":
         given.append("--output-kind")
-    interval = click.get_current_context().get_parameter_source("interval")
-    if interval is click.core.ParameterSource.COMMANDLINE:
-        given.append("--interval")
     if given:
-        raise UsageRefused(f"{given[0]} is for modalities; {target} is a column of obs, told of whole cells: leave it out")
+        raise UsageRefused(
+            f"{given[0]} is for modalities; {target} is a column of obs, told of whole cells: leave it out"
+        )
 
 
 @click.command("predict", context_settings=HELP)
@@ -158,7 +157,7 @@ def command(
         if summary is not None:
             write_json(summary, told, overwrite)
         shares = ", ".join(f"{row['value']} {row['cells']}" for row in told["composition"])
-        click.echo(f"{target} from {' and '.join(told['source'])}: {told['cells']} cells ({shares}) on {where} -> {output}")
+        click.echo(f"{target} from {told['source']}: {told['cells']} cells ({shares}) on {where} -> {output}")
         return
     where = devices.choose(device, threads, seed)
     from xmodal.predicting.prediction import Request

@@ -66,7 +66,9 @@ class CrossModalModel(nn.Module):
     reference_in_use: ClassVar[bool] = False  # do new cells need the reference too, or training only?
     takes_batches: ClassVar[bool] = False  # does it take technical batches out of its latent?
     takes_labels: ClassVar[bool] = False  # does it learn what cells are called, and what texts say of them?
-    takes_target: ClassVar[bool] = False  # can it learn to tell a column of obs (train --target), see :meth:`tell_target`?
+    takes_target: ClassVar[bool] = (
+        False  # can it learn to tell a column of obs (train --target), see :meth:`tell_target`?
+    )
     streams: ClassVar[bool] = False  # can it be trained on cells whose counts stay on disk (see data/on_disk)?
     shares: ClassVar[bool] = False  # do several processes each compute wide layers for their rows only (xmodal.ranks)?
     only: ClassVar[str | None] = None  # the one modality it learns from; None: all, and pairs of them
@@ -152,7 +154,9 @@ class CrossModalModel(nn.Module):
 
     def tell_target(self, batch: Batch) -> Tensor:
         """Probability of each class of the vocabulary's ``target``, from all that is present, (cells, classes)."""
-        raise NotApplicable(f"model '{self.name}' was trained to tell nothing of its cells: xmodal train --target COLUMN")
+        raise NotApplicable(
+            f"model '{self.name}' was trained to tell nothing of its cells: xmodal train --target COLUMN"
+        )
 
     def weights(self, batch: Batch) -> Tensor:
         """Share of each modality in the embedding, (cells, modalities); sums to one over those that are present."""

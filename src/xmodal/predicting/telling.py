@@ -19,6 +19,7 @@ from xmodal.embedding.latents import streamed
 from xmodal.errors import InputRefused, UsageRefused
 from xmodal.learning import checkpoint
 from xmodal.outputs import replacing_files
+from xmodal.predicting.overview import CELLS, FEATURES, PICTURE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from xmodal.embedding.job import Job
 
 log = logging.getLogger(__name__)
-PICTURE, CELLS = "prediction.png", "cells.tsv"
 DIGITS = 6
 Floats = npt.NDArray[np.float32]
 
@@ -154,8 +154,21 @@ def table(told: Told) -> pd.DataFrame:
     """``cells.tsv``: what each cell is told to be, and the probability of every class."""
     import pandas as pd
 
+    own = told.columns()
+    own[fields.UNLIKE] = np.where(told.job.unlike, "yes", "no")
     every = {f"p_{value}": told.probability[:, i] for i, value in enumerate(told.target.values)}
-    return pd.DataFrame({"cell": told.job.cells.names, **told.columns(), **every})
+    return pd.DataFrame({"cell": told.job.cells.names, **own, **every})
+
+
+def classes(told: Told) -> pd.DataFrame:
+    """``features.tsv``: of each class the mean and standard deviation of its probability, and the cells that are told it."""
+    import pandas as pd
+
+    p = told.probability
+    many = np.bincount(told.best, minlength=p.shape[1])
+    return pd.DataFrame(
+        {"feature": list(told.target.values), "mean": p.mean(0), "sd": p.std(0), fields.CELLS_TOLD: many}
+    )
 
 
 def summary(told: Told) -> dict[str, Any]:
@@ -166,11 +179,17 @@ def summary(told: Told) -> dict[str, Any]:
     many = np.bincount(told.best, minlength=len(told.target.values))
     sure = told.probability.max(1)
     kept = {k: told.about[k] for k in ("model", "checkpoint_sha256")}
+    each = list(inner["modalities"].values())
     return {
         **kept,
         "target": told.target.key,
-        "source": list(told.job.shared),
+        "source": " and ".join(told.job.shared),
+        "units": "classes",
+        "features": len(many),
         **{k: inner[k] for k in ("cells", "empty", "left_out", "modalities", "split") if k in inner},
+        # Of the modality that fits least, as reports show one.
+        "alignment": min((one["alignment"] for one in each), key=lambda found: found["coverage"]),
+        "novelty": max((one["novelty"] for one in each), key=lambda found: found.get("unlike") or 0),
         "composition": [
             {
                 "value": value,
@@ -186,7 +205,8 @@ def _write_overview(folder: Path, told: Told, found: dict[str, Any], overwrite: 
     from xmodal.embedding.tables import write_table
     from xmodal.reporting import figures, target_figure
 
-    with replacing_files(folder, (PICTURE, CELLS), overwrite) as temporary:
+    with replacing_files(folder, (PICTURE, CELLS, FEATURES), overwrite) as temporary:
         write_table(table(told), temporary / CELLS)
+        write_table(classes(told), temporary / FEATURES)
         drawn = target_figure.told(found, told.probability.max(1))
         (temporary / PICTURE).write_bytes(figures.png(drawn))

@@ -6,27 +6,45 @@ from typing import Any
 
 import pandas as pd
 
+from xmodal import fields
 from xmodal.reporting.report_inputs import Overview
 from xmodal.reporting.report_words import number
 
+CLASSES = (
+    "The bars are the cells of each class, as the model tells it; the histogram says how probable it thinks the class of a "
+    "cell. Cell by cell: cells.tsv beside the picture."
+)
+CLASS_NOTE = (
+    "Mean and standard deviation of the probability of each class over all cells. That a class is probable does not say that "
+    "it is right: compare with known cells (xmodal evaluate --prediction)."
+)
 SHOWN = 20  # features in the table
 COLUMNS = {"cell", "unlikeness", "unlike", "source_counts"}  # of cells.tsv; what else it has is the type
 
 
 def section(found: Overview) -> dict[str, Any]:
     """What the template shows: the picture, what is seen in it, and the features that vary most between the cells."""
-    table = found.features.sort_values("sd", ascending=False, kind="stable").head(SHOWN)
+    told = fields.CELLS_TOLD in found.features
+    by = fields.CELLS_TOLD if told else "sd"
+    table = found.features.sort_values(by, ascending=False, kind="stable").head(SHOWN)
     kept = "cells_kept" in table
     return {
         "name": found.name,
         "picture": found.picture,
-        "alt": seen(found, [str(f) for f in table["feature"].head(3)]),
-        "caption": caption(found),
+        "alt": classes_seen(found) if told else seen(found, [str(f) for f in table["feature"].head(3)]),
+        "caption": CLASSES if told else caption(found),
         "rows": [_row(row) for row in table.to_dict("records")],
         "kept": kept,
         "known": "reliability" in table,
-        "note": note(kept, "reliability" in table),
+        "note": CLASS_NOTE if told else note(kept, "reliability" in table),
     }
+
+
+def classes_seen(found: Overview) -> str:
+    """The picture of cells whose class was told, in words."""
+    many = found.features.sort_values(fields.CELLS_TOLD, ascending=False, kind="stable").head(5)
+    shown = (f"{row['feature']} ({int(row[fields.CELLS_TOLD]):,})" for row in many.to_dict("records"))
+    return f"Classes of {number(len(found.cells))} cells, those with the most cells first: {', '.join(shown)}"
 
 
 def label_of(found: Overview) -> str | None:

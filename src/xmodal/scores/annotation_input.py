@@ -143,7 +143,9 @@ def read_target(path: Path, key: str) -> Annotation:
     trained = (about.get("settings") or {}).get("trained") or {}
     if trained.get("key") != key:
         raise InputRefused(
-            f"it tells '{trained.get('key')}'", where=f"--prediction {key}={path}", do=f"write {trained.get('key')}={path}"
+            f"it tells '{trained.get('key')}'",
+            where=f"--prediction {key}={path}",
+            do=f"write {trained.get('key')}={path}",
         )
     place = dict(zip(trained["values"], trained["terms"], strict=True))
     terms = np.array([place[v] for v in given.var_names], object)
