@@ -129,6 +129,25 @@ def test_commands_of_the_joint_analysis_run(tmp_path: Path, monkeypatch: pytest.
     assert found["cells"]["rna"].layers["xmodal_imputed"].shape == found["cells"]["rna"].shape
 
 
+def test_the_example_of_states_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, but for fewer epochs; what the page says of one signal alone and of plain methods holds."""
+    import json
+
+    monkeypatch.chdir(tmp_path)
+    [lines] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/states.md").read_text(), re.S)
+    exec(lines, {})
+    for text in commands_of("docs/states.md"):
+        words = shlex.split(text)[1:]
+        more = ["--set", "epochs=20"] if words[0] == "train" else []
+        done = call_xmodal(*words, *more, "--quiet", "--threads", "1")
+        assert done.code == 0, f"{text}\n{done.err}"
+    found = json.loads((tmp_path / "scores/metrics.json").read_text())["annotation"]["methods"]
+    assert found["annotation"]["accuracy"] > 0.95 and found["logistic"]["accuracy"] < 0.6
+    assert found["knn15"]["accuracy"] < 0.7
+    page = (tmp_path / "report.html").read_text()
+    assert "state from physio and motion" in page and "matched" in page
+
+
 def test_make_lists_each_target_once() -> None:
     """A target that stands twice is only a warning of make's, and the first is lost."""
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -35,7 +35,7 @@ workflow PREDICT {
     CROSSMODAL_PREDICT(ch_heldout.mix(NEW_SAMPLES.out.cells.map { row -> row + [''] }), val_options.shards)
 
     ch_predictions = CROSSMODAL_PREDICT.out.summaries
-        .map { meta, json -> ['prediction', "${meta.sample}: ${meta.target} from ${meta.source}".toString(), json] }
+        .map { meta, json -> ['prediction', (meta.source ? "${meta.sample}: ${meta.target} from ${meta.source}" : "${meta.sample}: ${meta.target}").toString(), json] }
 
     emit:
     results = resultsOf('training', ch_trained.training)

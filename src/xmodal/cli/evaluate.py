@@ -34,8 +34,8 @@ def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     multiple=True,
     metavar="MODALITY=FILE",
     callback=_pairs,
-    help="A prediction (.h5ad) of MODALITY; may be given once for each modality.  Or of the obs column that a model was "
-    "trained to tell (train --target).",
+    help="A prediction (.h5ad) of MODALITY; may be given once for each modality; or, alone, of the obs column that a "
+    "model was trained to tell (train --target).",
 )
 @click.option(
     "--embedding",
@@ -45,7 +45,8 @@ def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[s
 @click.option(
     "--annotation",
     type=options.READABLE,
-    help="In place of predictions: the labels (.h5ad or .h5mu) that `xmodal annotate` wrote.",
+    help="In place of predictions: the labels (.h5ad or .h5mu) that `xmodal annotate` wrote, or the classes (.h5ad) that "
+    "`xmodal predict` told of a column of obs.",
 )
 @click.option(
     "--generated",
@@ -214,12 +215,11 @@ def _annotation(
     from xmodal.scores import annotation_evaluation, annotation_files, annotation_input
 
     start = time.monotonic()
-    ontology = None if target is not None else annotation_files.ontology_of(rest["ontology"])
-    given = (
-        annotation_input.read_annotation(annotation)
-        if target is None
-        else annotation_input.read_target(annotation, target)
-    )
+    if annotation_input.is_target(annotation):
+        ontology, given = None, annotation_input.read_target(annotation, target)
+    else:
+        ontology = annotation_files.ontology_of(rest["ontology"])
+        given = annotation_input.read_annotation(annotation)
     if rest["checkpoint"] is not None:
         annotation_input.require_checkpoint(rest["checkpoint"], given)
     mdata = io.read_cells(truth)

@@ -126,7 +126,8 @@ class Cells:
     ``present[m]``: (cells,).
 
     ``extra``, where the vocabulary asks for it: ``batch``, codes (cells,), -1 for a batch that it does not know;
-    ``reference``, (cells, width), rows of nan for cells without; ``label`` and ``target``, classes (cells,), -1 for cells without.
+    ``reference``, (cells, width), rows of nan for cells without; ``label`` and ``target``, classes (cells,), -1 for
+    cells without.
     """
 
     vocabulary: Vocabulary

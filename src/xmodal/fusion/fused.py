@@ -74,8 +74,7 @@ class Fused(CrossModalModel):
         self.blend = Blend(vocabulary)
         self.target: TargetHead | None = None
         if vocabulary.target is not None:
-            shape = (self.fused_width(), settings.hidden, len(vocabulary.target.classes))
-            self.target = TargetHead(*shape, settings.dropout)
+            self.target = TargetHead(self.fused_width(), settings.hidden, vocabulary, settings.dropout)
         self.register_buffer("seen", torch.zeros((), dtype=torch.float64))  # cells trained on so far
         self.register_buffer("cells", torch.ones((), dtype=torch.float64))
         self.train_cells: Cells | None = None
@@ -127,6 +126,8 @@ class Fused(CrossModalModel):
         if self.begins_with is not None:
             self.begins_with.put_into(self)
         self.blend.prepare(cells)
+        if self.target is not None:
+            self.target.prepare(cells)
 
     def running(self) -> list[Tensor]:
         return [self.get_buffer("seen")]
@@ -157,7 +158,7 @@ class Fused(CrossModalModel):
                 losses[m] = self.decoder(m).loss(self.decoded(z, latents, shown, m), batch, has)
         losses |= self.further(batch, latents, z)
         if self.target is not None and fields.TARGET_CODE in batch.extra and self.settings.target_weight:
-            told = self.target.loss(z, batch.extra[fields.TARGET_CODE].long())
+            told = self.target.loss(z, batch, shown, batch.extra[fields.TARGET_CODE].long())
             if told is not None:
                 losses["target"] = self.settings.target_weight * told
         if self.training:
@@ -190,15 +191,15 @@ class Fused(CrossModalModel):
         was = self.training
         self.eval()
         some = held.subset(drawn(len(held), 1, CENTRED))
-        latents, codes = [], []
+        logits, codes = [], []
         for start in range(0, len(some), CHUNK):
             batch = some.batch(slice(start, start + CHUNK))
             ways = [batch, *(batch.only(m) for m in self.vocabulary)]
             for one in ways:
                 there = torch.stack(list(one.present.values())).any(0)
-                latents.append(self.joint(one)[0][there])
+                logits.append(head.logits(self.joint(one)[0], one, one.present)[there])
                 codes.append(one.extra[fields.TARGET_CODE].long()[there])
-        head.calibrate(torch.cat(latents), torch.cat(codes))
+        head.calibrate(torch.cat(logits), torch.cat(codes))
         self.train(was)
 
     # Use
@@ -225,7 +226,7 @@ class Fused(CrossModalModel):
     def tell_target(self, batch: Batch) -> Tensor:
         if self.target is None:
             return super().tell_target(batch)
-        probability: Tensor = self.target(self.joint(batch)[0])
+        probability: Tensor = self.target(self.joint(batch)[0], batch, batch.present)
         return probability
 
     def shared(self, batch: Batch) -> Tensor:

@@ -131,7 +131,7 @@ def is_target(path: Path) -> bool:
         return isinstance(schema, h5py.Dataset) and schema.asstr()[()] == fields.TARGET_SCHEMA
 
 
-def read_target(path: Path, key: str) -> Annotation:
+def read_target(path: Path, key: str | None = None) -> Annotation:
     """What ``xmodal predict --to COLUMN`` told of cells, as labels; refused where that is another column than ``key``."""
     import anndata as ad
 
@@ -141,7 +141,7 @@ def read_target(path: Path, key: str) -> Annotation:
         given = ad.read_h5ad(path)
     about = _decoded(given.uns[fields.UNS])
     trained = (about.get("settings") or {}).get("trained") or {}
-    if trained.get("key") != key:
+    if key not in (None, trained.get("key")):
         raise InputRefused(
             f"it tells '{trained.get('key')}'",
             where=f"--prediction {key}={path}",

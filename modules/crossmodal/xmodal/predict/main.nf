@@ -7,6 +7,7 @@ process XMODAL_PREDICT {
     container "${ task.accelerator ? 'ghcr.io/crossmodal/xmodal:0.1.0-cuda' : 'ghcr.io/crossmodal/xmodal:0.1.0' }"
 
     input:
+    // source: '' for all that is there, where target is the column of obs that the model learned to tell
     // split: predict these cells only (train, valid, test), or ''; shard: a part of them such as '1/4', or ''
     tuple val(meta), path(cells, stageAs: 'input/*'), path(checkpoint, stageAs: 'checkpoint/*'), val(source), val(target), val(split), val(shard)
 
@@ -22,13 +23,12 @@ process XMODAL_PREDICT {
     def args = task.ext.args ?: ''
     prefix = task.ext.prefix ?: "${meta.id}"
     def device = task.accelerator ? 'cuda' : 'cpu'
-    def chosen = [split ? "--split ${split}" : '', shard ? "--shard ${shard}" : ''].join(' ').trim()
+    def chosen = [source ? "--from ${source}" : '', split ? "--split ${split}" : '', shard ? "--shard ${shard}" : ''].join(' ').trim()
     """
     xmodal predict \\
         ${args} \\
         --overwrite \\
         ${chosen} \\
-        --from ${source} \\
         --to ${target} \\
         --checkpoint ${checkpoint} \\
         --threads ${task.cpus} \\
