@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -24,7 +25,7 @@ def parse_pair(option: str, text: str | None, separator: str, form: str) -> tupl
     return int(first), int(second)
 
 
-def _refuse_for_target(target: str, output: Path, output_kind: str, wanted: dict[str, object]) -> None:
+def _refuse_for_target(target: str, output: Path, output_kind: str, wanted: Mapping[str, object]) -> None:
     """What is there for modalities only."""
     require_name(output, (".h5ad", ".h5mu"))
     given = [option for option, value in wanted.items() if value not in (None, ())]
@@ -151,7 +152,7 @@ def command(
     if telling.target_of(checkpoint) == target:
         wanted = {"--rows": rows, "--shard": shard, "--features": features, "--top": top, "--threshold": threshold}
         _refuse_for_target(target, output, output_kind, wanted)
-        asked = source, NewCellsSettings(split=split, min_coverage=min_coverage, force=force)  # type: ignore[arg-type]
+        asked = source, NewCellsSettings(split=split, min_coverage=min_coverage, force=force)
         where = devices.choose(device, threads, seed)
         told = telling.run(file, checkpoint, (output, overview), asked, (where, seed, overwrite))
         if summary is not None:
