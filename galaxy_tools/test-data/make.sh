@@ -66,6 +66,11 @@ cp embedded.h5mu "$here/"
 cp embedding/embedding.json embedding/clusters.tsv "$here/"
 python -c "from PIL import Image; Image.open('embedding/embedding.png').convert('RGB').quantize(32).save('$here/embedding.png', optimize=True)"
 cp markers/markers.json markers/markers.tsv markers/markers_rna.png "$here/"
+# The same types as a column that a model tells from both modalities
+xmodal train prepared.h5mu --model contrastive --target cell_type --set epochs=10 --set hidden=16 --set latent=8 --output-dir told
+xmodal predict prepared.h5mu --split test --to cell_type --checkpoint told/model.safetensors --output told.h5ad
+cp told/model.safetensors "$here/told.safetensors"
+cp told.h5ad "$here/"
 # Cell types of the same cells, by a small ontology
 printf 'label\tcell_type_ontology_term_id\nSIM:0000002\tCL:0000084\nSIM:0000003\tCL:0000236\nSIM:0000004\tCL:0000576\n' > label_terms.tsv
 printf 'prompt\nT cell\nCL:0000236\nlymphocyte\n' > prompts.tsv
