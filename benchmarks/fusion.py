@@ -1,12 +1,13 @@
 """Ways for modalities to meet, measured on simulated cells whose genes follow products of what peaks tell.
 
-    python benchmarks/fusion.py [--part simulated|few|tried|cortex|all] [--models contrastive,mfm] [--seeds 1,2,5]
-                                [--folds 0,1,2] [--set NAME=VALUE ...] [--labels] [--write]
+    python benchmarks/fusion.py [--part simulated|few|tried|pairs|cortex|all] [--models contrastive,mfm]
+                                [--seeds 1,2,5] [--folds 0,1,2] [--set NAME=VALUE ...] [--labels] [--write]
 
 `simulated`: 6,000 cells, `few`: 2,000; half of them are training cells.  `tried`: the settings of fusion_tried.py on 6,000
 cells of the seed that settings were chosen on.  Beside the models: the oracle that knows the coupling, `linear`, and early
 concatenation with modality dropout, which has the size and the training of the models.  Nothing is asked of a model unless
 the oracle is at least 1.25 times as good as what multiplies nothing (the run stops otherwise).
+`pairs`: `interact` with and without its pretraining where few cells are pairs (fusion_pairs.py; of all models this one).
 `cortex`: folds of the training batches of mouse cortex (fusion_cortex.py), beside `linear`.  Results are kept in
 benchmarks/results/fusion.json with ``--write`` (a model measured anew replaces its own; with ``--set`` or ``--labels`` it has a
 row of its own), which also rewrites the tables of benchmarks/RESULTS.md.  Settings were chosen on other seeds.
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable
 
 import fusion_cortex
+import fusion_pairs
 import numpy as np
 import torch
 from common import HERE, between
@@ -41,6 +43,7 @@ from xmodal import registry
 from xmodal.data.batches import Cells
 from xmodal.data.vocabulary import Vocabulary
 from xmodal.fields import ATAC, RNA, TEST, TRAIN, VALID
+from xmodal.fusion.fused import Fused
 from xmodal.learning import training
 from xmodal.learning.training_job import parse_settings
 from xmodal.models.base import CrossModalModel
@@ -51,11 +54,21 @@ log = logging.getLogger("benchmark")
 RESULTS = HERE / "results" / "fusion.json"
 WAYS = ((ATAC, RNA), (RNA, ATAC))
 Scores = dict[str, float]
-CELLS = {"simulated": 6000, "few": 2000, "tried": 6000}  # of the parts that are simulated
-SEEDS = {"simulated": "1,2,5", "few": "1,2,5", "tried": "106"}  # that pass the check; others stop the run
-# of the tables in RESULTS.md
-PLACE = {"simulated": "fusion", "few": "fusion_few", "tried": "fusion_tried", "cortex": "fusion_cortex"}
-FIRST = ("oracle", "linear", "early", "dedicated")
+CELLS = {"simulated": 6000, "few": 2000, "tried": 6000, "pairs": 6000}  # of the parts that are simulated
+SEEDS = {
+    "simulated": "1,2,5",
+    "few": "1,2,5",
+    "tried": "106",
+    "pairs": "1,2,5",
+}  # that pass the check; others stop the run
+PLACE = {  # of the tables in RESULTS.md
+    "simulated": "fusion",
+    "few": "fusion_few",
+    "tried": "fusion_tried",
+    "pairs": "fusion_pairs",
+    "cortex": "fusion_cortex",
+}
+FIRST = ("oracle", "linear", "early", "dedicated", *fusion_pairs.ROWS)
 SHOWN = {
     "atac_rna_all": "A>R",
     "atac_rna_coupled": "A>R coupled",
@@ -67,6 +80,8 @@ SHOWN = {
     "state_missing": "state, missing",
     "type_15nn": "type, 15-NN",
     "foscttm": "FOSCTTM",
+    "atac_rna_network": "network A>R",
+    "rna_atac_network": "network R>A",
     "atac_rna_weight": "weight A>R",
     "rna_atac_weight": "weight R>A",
     "cpu_s": "CPU s",
@@ -174,6 +189,23 @@ def run_seed(part: str, seed: int, names: list[str], asked: argparse.Namespace) 
     return found
 
 
+def run_pairs(seed: int, asked: argparse.Namespace) -> dict[str, Scores]:
+    """`linear` and `interact` with and without pretraining, on cells of which few are pairs."""
+    simulated = simulate(SimulateSettings(cells=CELLS["pairs"]), seed)
+    parts, found = cells_of_simulation(simulated), {}
+    for case, what in fusion_pairs.CASES.items():
+        some = fusion_pairs.parts_of(what, parts, seed)
+        for label, (name, changes) in fusion_pairs.MODELS.items():
+            model = trained(registry.get(name), some, seed, [*changes, *(asked.set if name != "linear" else [])])
+            scores = {**predictions(simulated, model, parts[TEST]), "cpu_s": float(model.cpu_s)}  # type: ignore[arg-type]
+            if isinstance(model, Fused):  # probes learn from whole cells, whatever the model was trained on
+                scores |= measured(simulated, model, parts, seed)
+                scores |= fusion_pairs.of_network(simulated, model, parts[TEST])
+            kept_scores = {k: v for k, v in scores.items() if k in fusion_pairs.KEPT}
+            found[f"{case}: {label}"] = told(f"seed {seed}", f"{case}: {label}", kept_scores)
+    return found
+
+
 def run_fold(fold: str, names: list[str], asked: argparse.Namespace) -> dict[str, Scores]:
     """`linear` and the models on one fold of mouse cortex."""
     parts, types = fusion_cortex.cells_of_fold(fold, asked.labels)
@@ -216,7 +248,10 @@ def table(part: str, known: dict[str, dict[str, Scores]]) -> str:
 def run(part: str, names: list[str], asked: argparse.Namespace) -> None:
     """Every seed or fold of a part, each kept when it is done."""
     for one in (asked.folds if part == "cortex" else asked.seeds or SEEDS[part]).split(","):
-        found = run_fold(one, names, asked) if part == "cortex" else run_seed(part, int(one), names, asked)
+        if part == "pairs":
+            found = run_pairs(int(one), asked)
+        else:
+            found = run_fold(one, names, asked) if part == "cortex" else run_seed(part, int(one), names, asked)
         if asked.write:
             between(HERE / "RESULTS.md", PLACE[part], table(part, kept(part, {one: found})))
 

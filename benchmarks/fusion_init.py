@@ -17,7 +17,6 @@ import json
 import logging
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ import torch
 from common import HERE, between
 from fusion import Scores, measured, predictions
 from fusion_measures import cells_of_simulation
+from fusion_pairs import few_pairs
 
 from xmodal import registry
 from xmodal.data.batches import Cells
@@ -51,16 +51,6 @@ SHOWN = {
     "foscttm": "FOSCTTM",
     "cpu_s": "CPU s",
 }
-
-
-def few_pairs(cells: Cells, seed: int) -> Cells:
-    """A tenth of the cells keep both modalities, the others one."""
-    order = np.random.default_rng([seed, 11]).permutation(len(cells))
-    single = order[round(PAIRED * len(cells)) :]
-    present = {m: p.copy() for m, p in cells.present.items()}
-    present[RNA][single[::2]] = False
-    present[ATAC][single[1::2]] = False
-    return replace(cells, present=present)
 
 
 def built(name: str, parts: dict[str, Cells], seed: int, changes: list[str]) -> Fused:
@@ -92,7 +82,7 @@ def trained(model: CrossModalModel, parts: dict[str, Cells], seed: int) -> Cross
 def run_seed(seed: int, asked: argparse.Namespace) -> dict[str, Scores]:
     simulated = simulate(SimulateSettings(cells=asked.cells), seed)
     parts = cells_of_simulation(simulated)
-    everyone = {p: few_pairs(c, seed) if p != TEST else c for p, c in parts.items()}
+    everyone = {p: few_pairs(c, seed, PAIRED) if p != TEST else c for p, c in parts.items()}
     pairs = {p: c.having(RNA, ATAC) for p, c in everyone.items()}
     linear_class = registry.get("linear")
     linear = trained(linear_class.build(parse_settings(linear_class, ()), pairs[TRAIN].vocabulary), pairs, seed)

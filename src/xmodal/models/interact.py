@@ -11,7 +11,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from xmodal.data.batches import Batch
 from xmodal.fusion.fused import Fused, FusedSettings
 from xmodal.fusion.hiding import Present
 from xmodal.fusion.interaction import Interaction
@@ -20,16 +19,13 @@ if TYPE_CHECKING:
     from xmodal.data.vocabulary import Vocabulary
 
 
-PRETRAINED = 0.5  # share of the cells of which all modalities but one are hidden, at first
-
-
 class InteractSettings(FusedSettings):
     layers: int = Field(2, ge=1, description="Interaction layers.")
     pretraining: float = Field(
-        0.25,
+        0.75,
         ge=0,
         lt=1,
-        description="Share of the epochs, the first ones, in which a modality that is hidden is predicted and nothing else.",
+        description="Share of the epochs, the first ones, in which every cell shows one modality, from which all are predicted.",
     )
 
 
@@ -62,12 +58,4 @@ class Interact(Fused):
         return self.done() < self.settings.pretraining
 
     def hidden(self) -> float:
-        return PRETRAINED if self.pretrains() else self.settings.hide
-
-    def taught(self, batch: Batch, shown: Present, modality: str) -> Tensor:
-        """At first what is hidden of cells that show something else, and the features of cells that have one modality only."""
-        has = batch.present[modality]
-        if not self.pretrains():
-            return has
-        many = torch.stack([batch.present[m] for m in self.vocabulary]).sum(0) > 1
-        return has & (~shown[modality] | ~many)
+        return 1.0 if self.pretrains() else self.settings.hide
