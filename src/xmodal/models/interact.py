@@ -1,4 +1,4 @@
-"""Interaction layers between modalities, taught first to predict the features of a modality that is hidden (MolInteract).
+"""Interaction layers between modalities, taught first to predict all features from one modality (MolInteract).
 
 Every modality keeps a state of its own, which the others change layer by layer; each is decoded from its own state.
 """
@@ -54,7 +54,10 @@ class Interact(Fused):
         return z[:, place : place + self.settings.latent]
 
     def pretrains(self) -> bool:
-        """Whether this is still the first phase."""
+        """Whether this is still the first phase.
+
+        What is shown is taught beside what is hidden: hidden features alone leave products unlearned (RESULTS.md).
+        """
         return self.done() < self.settings.pretraining
 
     def hidden(self) -> float:
