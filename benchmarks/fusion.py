@@ -55,12 +55,8 @@ RESULTS = HERE / "results" / "fusion.json"
 WAYS = ((ATAC, RNA), (RNA, ATAC))
 Scores = dict[str, float]
 CELLS = {"simulated": 6000, "few": 2000, "tried": 6000, "pairs": 6000}  # of the parts that are simulated
-SEEDS = {
-    "simulated": "1,2,5",
-    "few": "1,2,5",
-    "tried": "106",
-    "pairs": "1,2,5",
-}  # that pass the check; others stop the run
+# that pass the check; others stop the run
+SEEDS = {"simulated": "1,2,5", "few": "1,2,5", "tried": "106", "pairs": "1,2,5"}
 PLACE = {  # of the tables in RESULTS.md
     "simulated": "fusion",
     "few": "fusion_few",
@@ -189,14 +185,14 @@ def run_seed(part: str, seed: int, names: list[str], asked: argparse.Namespace) 
     return found
 
 
-def run_pairs(seed: int, asked: argparse.Namespace) -> dict[str, Scores]:
+def run_pairs(seed: int) -> dict[str, Scores]:
     """`linear` and `interact` with and without pretraining, on cells of which few are pairs."""
     simulated = simulate(SimulateSettings(cells=CELLS["pairs"]), seed)
     parts, found = cells_of_simulation(simulated), {}
     for case, what in fusion_pairs.CASES.items():
         some = fusion_pairs.parts_of(what, parts, seed)
         for label, (name, changes) in fusion_pairs.MODELS.items():
-            model = trained(registry.get(name), some, seed, [*changes, *(asked.set if name != "linear" else [])])
+            model = trained(registry.get(name), some, seed, changes)
             scores = {**predictions(simulated, model, parts[TEST]), "cpu_s": float(model.cpu_s)}  # type: ignore[arg-type]
             if isinstance(model, Fused):  # probes learn from whole cells, whatever the model was trained on
                 scores |= measured(simulated, model, parts, seed)
@@ -249,7 +245,7 @@ def run(part: str, names: list[str], asked: argparse.Namespace) -> None:
     """Every seed or fold of a part, each kept when it is done."""
     for one in (asked.folds if part == "cortex" else asked.seeds or SEEDS[part]).split(","):
         if part == "pairs":
-            found = run_pairs(int(one), asked)
+            found = run_pairs(int(one))
         else:
             found = run_fold(one, names, asked) if part == "cortex" else run_seed(part, int(one), names, asked)
         if asked.write:
