@@ -5,12 +5,9 @@ TRIED: dict[str, list[list[str]]] = {
     "mfm": [["discriminative=0"], ["prior=0"], ["own=1"]],
     "interact": [
         ["pretraining=0"],
-        ["pretraining=0.5"],
         ["pretraining=0", "hide=0.75"],
-        ["layers=1"],
         ["layers=3"],
         ["input_dropout=0.3", "dropout=0.2"],
-        ["latent=16"],
         ["latent=64"],
     ],
 }
