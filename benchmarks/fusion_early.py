@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.data.vocabulary import Vocabulary
+from xmodal.fusion.coders import body
 from xmodal.fusion.fused import Fused, FusedSettings
 from xmodal.fusion.hiding import Present
 
@@ -22,10 +23,7 @@ class Early(Fused):
         super().__init__(settings, vocabulary)
         for encoder in self.encoders.values():  # the first layer alone: their sum is that of all features side by side
             encoder.body = nn.Identity()
-        s = settings
-        self.body = nn.Sequential(
-            nn.LayerNorm(s.hidden), nn.GELU(), nn.Dropout(s.dropout), nn.Linear(s.hidden, s.latent)
-        )
+        self.body = body(self.widths, settings.latent)
 
     def encoded_width(self) -> int:
         return self.settings.hidden

@@ -39,6 +39,40 @@ class Widths:
     latent: int
     input_dropout: float
     dropout: float
+    encoder_layers: int = 1
+
+
+class Stacked(nn.Module):
+    """Hidden layers one upon the other, (cells, hidden) to (cells, outputs); the last layer reads all of them.
+
+    So what is linear in the features need not pass through what products of them need.
+    """
+
+    def __init__(self, widths: Widths, outputs: int) -> None:
+        super().__init__()
+        hidden, dropout = widths.hidden, widths.dropout
+        self.first = nn.Sequential(nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(dropout))
+        self.further = nn.ModuleList(
+            nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(dropout / 2))
+            for _ in range(widths.encoder_layers - 1)
+        )
+        self.last = nn.Linear(widths.encoder_layers * hidden, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        each = [self.first(x)]
+        for layer in self.further:
+            each.append(layer(each[-1]))
+        out: Tensor = self.last(torch.cat(each, 1))
+        return out
+
+
+def body(widths: Widths, outputs: int) -> nn.Module:
+    """What follows the first layer of an encoder, (cells, hidden) to (cells, outputs)."""
+    if widths.encoder_layers > 1:
+        return Stacked(widths, outputs)
+    return nn.Sequential(
+        nn.LayerNorm(widths.hidden), nn.GELU(), nn.Dropout(widths.dropout), nn.Linear(widths.hidden, outputs)
+    )
 
 
 class Encoder(nn.Module):
@@ -55,9 +89,7 @@ class Encoder(nn.Module):
         self.sparse = modality.scale == fields.BINARY
         kind = RowLinear if self.sparse else nn.Linear
         self.first = kind(len(modality) + 1, widths.hidden)
-        self.body = nn.Sequential(
-            nn.LayerNorm(widths.hidden), nn.GELU(), nn.Dropout(widths.dropout), nn.Linear(widths.hidden, outputs)
-        )
+        self.body = body(widths, outputs)
 
     def prepare(self, cells: Cells) -> None:
         self.inputs.prepare(cells)

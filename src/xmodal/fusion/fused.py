@@ -38,6 +38,7 @@ class FusedSettings(GradientSettings):
     patience: int = Field(1000, ge=1, description="Epochs without a better validation loss before training stops.")
     schedule: Literal["plateau", "onecycle"] = Field("onecycle", description="Course of the learning rate.")
     hidden: int = Field(256, ge=2, description="Width of the hidden layers.")
+    encoder_layers: int = Field(1, ge=1, description="Hidden layers of an encoder.")
     latent: int = Field(32, ge=2, description="Dimensions of the latent.")
     input_dropout: float = Field(0.5, ge=0, lt=1, description="Share of input features hidden in training.")
     dropout: float = Field(0.4, ge=0, lt=1, description="Dropout of hidden layers.")
@@ -64,7 +65,8 @@ class Fused(CrossModalModel):
 
     def __init__(self, settings: FusedSettings, vocabulary: Vocabulary) -> None:
         super().__init__(settings, vocabulary)
-        self.widths = Widths(settings.hidden, settings.latent, settings.input_dropout, settings.dropout)
+        s = settings
+        self.widths = Widths(s.hidden, s.latent, s.input_dropout, s.dropout, s.encoder_layers)
         self.encoders = nn.ModuleDict(
             {m: Encoder(vocabulary[m], self.widths, self.encoded_width()) for m in vocabulary}
         )

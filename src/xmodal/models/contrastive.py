@@ -33,10 +33,11 @@ IDENTITY, CLUSTERS, ONTOLOGY = "identity", "clusters", "ontology"
 
 class ContrastiveSettings(FusedSettings):
     learning_rate: float = Field(0.004, gt=0, description="Highest learning rate of AdamW.")
+    encoder_layers: int = Field(2, ge=1, description="Hidden layers of an encoder.")
     latent: int = Field(64, ge=2, description="Dimensions of the latent.")
-    between: float = Field(0.1, ge=0, description="Weight of the contrast between modalities of a cell.")
+    between: float = Field(0.03, ge=0, description="Weight of the contrast between modalities of a cell.")
     within: float = Field(0.0, ge=0, description="Weight of the contrast between two views of one modality.")
-    temperature: float = Field(0.1, gt=0, description="Temperature of the contrasts; small: near cells are told apart.")
+    temperature: float = Field(0.2, gt=0, description="Temperature of the contrasts; small: near cells are told apart.")
     alone: float = Field(
         0.1, ge=0, lt=1, description="Share of the epochs in which every encoder learns from its own modality only."
     )
