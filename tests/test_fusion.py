@@ -18,6 +18,7 @@ from xmodal.errors import InputRefused
 from xmodal.fields import LABEL_CODE
 from xmodal.fusion.attention import CrossModal, Shape
 from xmodal.fusion.blending import Blend
+from xmodal.fusion.coders import Stacked, Widths, body
 from xmodal.fusion.contrast import info_nce, near_as
 from xmodal.fusion.fused import Fused
 from xmodal.fusion.groups import Clusters, kin_of_labels, kinship
@@ -115,6 +116,18 @@ def test_the_linear_part_is_taken_alone_where_the_network_tells_nothing(cells: C
     blend.weigh(held, "rna", "atac", lambda b: b.values["atac"] * 0.5)  # who knows the truth is believed
     assert blend.get_buffer("weights_rna_atac")[0] > 1
     assert blend(batch.values["atac"] * 0.5, batch, "rna", "atac").max() <= 1
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_last_layer_of_an_encoder_reads_all_hidden_ones(layers: int) -> None:
+    torch.manual_seed(0)
+    made, x = body(Widths(8, 4, 0.0, 0.0, layers), 5), torch.randn(6, 8)
+    assert made(x).shape == (6, 5)
+    assert [w.shape for n, w in made.named_parameters() if w.shape[0] == 5 and w.ndim > 1] == [(5, 8 * layers)]
+    if isinstance(made, Stacked):
+        with torch.no_grad():
+            made.last.weight[:, 8:] = 0  # the first hidden layer alone
+            torch.testing.assert_close(made(x), made.first(x) @ made.last.weight[:, :8].T + made.last.bias)
 
 
 def test_hiding_keeps_one_modality_of_a_share_of_the_cells() -> None:
