@@ -44,7 +44,7 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = call_xmodal(
         *("prepare", "--modality", f"heart={folder}/heart.csv", "--modality", f"steps={folder}/steps.csv"),
         *("--likelihood", "heart=gaussian", "--likelihood", "steps=gaussian", "--obs", str(folder / "obs.csv")),
-        *("--split-by", "person", "--output", str(folder / "prepared.h5mu"), "--quiet"),
+        *("--split-by", "person", "--output", str(folder / "prepared.h5mu"), "--quiet", "--threads", "1"),
     )
     assert done.code == 0, done.err
     return folder / "prepared.h5mu"
@@ -53,7 +53,19 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(states: Path) -> Path:
     folder = states.parent / "model"
-    words = ["--model", "contrastive", "--target", "state", "--set", "epochs=25", "--set", "hidden=32", "--quiet"]
+    words = [
+        "--model",
+        "contrastive",
+        "--target",
+        "state",
+        "--set",
+        "epochs=25",
+        "--set",
+        "hidden=32",
+        "--quiet",
+        "--threads",
+        "1",
+    ]
     done = call_xmodal("train", str(states), "--output-dir", str(folder), *words)
     assert done.code == 0, done.err
     return folder / "model.safetensors"
@@ -71,6 +83,8 @@ def tell(states: Path, trained: Path, output: Path, *more: str):
             "--output",
             str(output),
             "--quiet",
+            "--threads",
+            "1",
             *more,
         )
     )
@@ -98,7 +112,17 @@ def test_scores_stand_beside_plain_methods(states: Path, trained: Path, tmp_path
     ways = ([f"state={tmp_path}/p.h5ad"], ["--prediction"]), ([f"{tmp_path}/p.h5ad"], ["--annotation"])
     found = []
     for i, (value, option) in enumerate(ways):
-        done = call_xmodal("evaluate", str(states), *option, *value, "--output-dir", str(tmp_path / f"e{i}"), "--quiet")
+        done = call_xmodal(
+            "evaluate",
+            str(states),
+            *option,
+            *value,
+            "--output-dir",
+            str(tmp_path / f"e{i}"),
+            "--quiet",
+            "--threads",
+            "1",
+        )
         assert done.code == 0, done.err
         found.append(json.loads((tmp_path / f"e{i}/metrics.json").read_text())["annotation"])
     assert found[0]["methods"] == found[1]["methods"]
@@ -107,7 +131,16 @@ def test_scores_stand_beside_plain_methods(states: Path, trained: Path, tmp_path
     assert methods["annotation"]["accuracy"] > methods["logistic"]["accuracy"] + 0.2
     assert found[0]["cells"] < len(ad.read_h5ad(tmp_path / "p.h5ad"))  # cells without a state are told, not scored
     done = call_xmodal(
-        *("evaluate", str(states), "--prediction", f"mood={tmp_path}/p.h5ad", "--output-dir", str(tmp_path / "x"))
+        *(
+            "evaluate",
+            str(states),
+            "--prediction",
+            f"mood={tmp_path}/p.h5ad",
+            "--output-dir",
+            str(tmp_path / "x"),
+            "--threads",
+            "1",
+        )
     )
     assert done.code == 3 and "it tells 'state'. What to do: write state=" in done.err.replace("\n", " ")
 
@@ -181,7 +214,7 @@ def test_temperature_is_that_of_the_labels(states: Path) -> None:
 )
 def test_what_training_refuses(states: Path, tmp_path: Path, more: tuple[str, ...], code: int, said: str) -> None:
     words = ["--model", "contrastive", "--target", "state", *more]  # the last of an option counts
-    done = call_xmodal("train", str(states), "--output-dir", str(tmp_path / "m"), *words)
+    done = call_xmodal("train", str(states), "--output-dir", str(tmp_path / "m"), "--threads", "1", *words)
     assert done.code == code and said in done.err.replace("\n", " "), done.err
     assert not (tmp_path / "m/model.safetensors").exists()
 

@@ -189,20 +189,30 @@ class Fused(CrossModalModel):
 
     @torch.no_grad()
     def _calibrate(self, head: TargetHead, held: Cells) -> None:
-        """How sure the head may be, by cells it was not fitted to: as they are, and as if one modality had been measured."""
+        """How sure the head may be, and of which modalities, by cells it was not fitted to."""
         was = self.training
         self.eval()
         some = held.subset(drawn(len(held), 1, CENTRED))
-        logits, codes = [], []
+        parts = []
         for start in range(0, len(some), CHUNK):
             batch = some.batch(slice(start, start + CHUNK))
-            ways = [batch, *(batch.only(m) for m in self.vocabulary)]
-            for one in ways:
-                there = torch.stack(list(one.present.values())).any(0)
-                logits.append(head.logits(self.joint(one)[0], one, one.present)[there])
-                codes.append(one.extra[fields.TARGET_CODE].long()[there])
-        head.calibrate(torch.cat(logits), torch.cat(codes))
+            together, alone, whole = self._told(head, batch)
+            parts.append([together, batch.extra[fields.TARGET_CODE].long(), whole, *alone, *batch.present.values()])
+        together, code, whole, *rest = (torch.cat(one) for one in zip(*parts, strict=True))
+        many = len(rest) // 2
+        alone, present = rest[:many], rest[many:]
+        each = [one[there] for one, there in zip(alone, present, strict=True)]
+        codes = [code[there] for there in present]
+        head.calibrate(torch.cat([together, *each]), torch.cat([code, *codes]))
+        head.weigh(together[whole], [one[whole] for one in alone], code[whole])
         self.train(was)
+
+    def _told(self, head: TargetHead, batch: Batch) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Logits from all that is there and from each modality alone, (cells, classes) each; which cells have all, (cells,)."""
+        logits = [
+            head.logits(self.joint(b)[0], b, b.present) for b in (batch, *(batch.only(m) for m in self.vocabulary))
+        ]
+        return logits[0], logits[1:], torch.stack(list(batch.present.values())).all(0)
 
     # Use
 
@@ -228,8 +238,7 @@ class Fused(CrossModalModel):
     def tell_target(self, batch: Batch) -> Tensor:
         if self.target is None:
             return super().tell_target(batch)
-        probability: Tensor = self.target(self.joint(batch)[0], batch, batch.present)
-        return probability
+        return self.target.probabilities(*self._told(self.target, batch))
 
     def shared(self, batch: Batch) -> Tensor:
         """The part of the embedding that any modality alone can tell, (cells, dimensions)."""
