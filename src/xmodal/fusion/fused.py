@@ -160,6 +160,11 @@ class Fused(CrossModalModel):
                 losses[m] = self.decoder(m).loss(self.decoded(z, latents, shown, m), batch, has)
         losses |= self.further(batch, latents, z)
         if self.target is not None and fields.TARGET_CODE in batch.extra and self.settings.target_weight:
+            if (
+                self.training and self.hidden() != self.settings.hide
+            ):  # what takes all modalities to tell is learned from the first
+                shown = one_only(batch.present, self.settings.hide)
+                z = self.fuse(latents, shown)
             told = self.target.loss(z, batch, shown, batch.extra[fields.TARGET_CODE].long())
             if told is not None:
                 losses["target"] = self.settings.target_weight * told

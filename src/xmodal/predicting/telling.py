@@ -62,7 +62,9 @@ class Told:
 
 def target_of(path: Path) -> str | None:
     """The column of obs that a checkpoint can tell, from its header alone."""
-    found = checkpoint.read_header(path)["vocabulary"].get("target")
+    found = (
+        checkpoint.read_header(path).get("vocabulary", {}).get("target")
+    )  # whether it is whole is asked when it is loaded
     return None if found is None else str(found["key"])
 
 
