@@ -48,3 +48,17 @@ def between(page: Path, name: str, text: str) -> None:
     before, _, rest = page.read_text().partition(f"<!-- {name} -->")
     after = rest.partition(f"<!-- /{name} -->")[2]
     page.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- /{name} -->{after}")
+
+
+def mean_table(known: dict[str, dict[str, dict[str, float]]], shown: dict[str, str], what: str) -> str:
+    """Means over ``what`` (seeds or folds), a line for each name.
+
+    ``known``: seed or fold -> name -> score -> value; ``shown``: score -> title of its column.
+    """
+    names = list(dict.fromkeys(name for one in known.values() for name in one))
+    lines = [f"| {what} {', '.join(known)} | " + " | ".join(shown.values()) + " |", "|---|" + "---|" * len(shown)]
+    for name in names:
+        rows = [one[name] for one in known.values() if name in one]
+        cells = [[row[key] for row in rows if key in row] for key in shown]
+        lines.append(f"| {name} | " + " | ".join(f"{sum(v) / len(v):.3f}" if v else "-" for v in cells) + " |")
+    return "\n".join(lines)

@@ -19,9 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from common import HERE, between
+from common import HERE, between, mean_table
 from fusion import Scores, measured, predictions
 from fusion_measures import cells_of_simulation
 from fusion_pairs import few_pairs
@@ -109,13 +108,7 @@ def run_seed(seed: int, asked: argparse.Namespace) -> dict[str, Scores]:
 
 def table(known: dict[str, dict[str, Scores]]) -> str:
     """Means over the seeds, one line for each way."""
-    names = list(dict.fromkeys(name for ways in known.values() for name in ways))
-    lines = [f"| seeds {', '.join(known)} | " + " | ".join(SHOWN.values()) + " |", "|---|" + "---|" * len(SHOWN)]
-    for name in names:
-        rows = [ways[name] for ways in known.values() if name in ways]
-        cells = [[row[key] for row in rows if key in row] for key in SHOWN]
-        lines.append(f"| {name} | " + " | ".join(f"{np.mean(v):.3f}" if v else "-" for v in cells) + " |")
-    return "\n".join(lines)
+    return mean_table(known, SHOWN, "seeds")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import mudata as md
 import numpy as np
 import torch
-from common import HERE, between
+from common import HERE, between, mean_table
 from fusion_measures import chunked
 from trials import prepared
 
@@ -106,13 +106,7 @@ def fold_of(fold: str, asked: argparse.Namespace) -> dict[str, Scores]:
 
 def table(known: dict[str, dict[str, Scores]]) -> str:
     """Means over the folds, one line for each method."""
-    names = list(dict.fromkeys(name for one in known.values() for name in one))
-    lines = [f"| folds {', '.join(known)} | " + " | ".join(SHOWN.values()) + " |", "|---|" + "---|" * len(SHOWN)]
-    for name in names:
-        rows = [one[name] for one in known.values() if name in one]
-        cells = [[row[key] for row in rows if key in row] for key in SHOWN]
-        lines.append(f"| {name} | " + " | ".join(f"{np.mean(v):.3f}" if v else "-" for v in cells) + " |")
-    return "\n".join(lines)
+    return mean_table(known, SHOWN, "folds")
 
 
 def main() -> None:

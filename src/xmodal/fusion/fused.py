@@ -160,9 +160,8 @@ class Fused(CrossModalModel):
                 losses[m] = self.decoder(m).loss(self.decoded(z, latents, shown, m), batch, has)
         losses |= self.further(batch, latents, z)
         if self.target is not None and fields.TARGET_CODE in batch.extra and self.settings.target_weight:
-            if (
-                self.training and self.hidden() != self.settings.hide
-            ):  # what takes all modalities to tell is learned from the first
+            if self.training and self.hidden() != self.settings.hide:
+                # What takes all modalities to tell is learned from the first epoch, whatever else is shown then.
                 shown = one_only(batch.present, self.settings.hide)
                 z = self.fuse(latents, shown)
             told = self.target.loss(z, batch, shown, batch.extra[fields.TARGET_CODE].long())
