@@ -84,6 +84,14 @@ def test_early_stopping_keeps_the_best_epoch(cells: Cells) -> None:
     assert sum(again.values()) == pytest.approx(min(losses), rel=1e-4)
 
 
+def test_a_cycle_only_looks_at_some_validation_cells(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "WATCHED", 32)
+    plateau, cycle = (crossmp(cells, f"schedule={kind}", "epochs=1").settings for kind in ("plateau", "onecycle"))
+    seen = [training.watched(settings, cells) for settings in (plateau, cycle, cycle)]  # type: ignore[arg-type]
+    assert seen[0] is cells and len(seen[1]) == 32
+    assert list(seen[1].names) == list(seen[2].names)
+
+
 def test_learning_curve_falls(prepared: Path, tmp_path: Path) -> None:
     done = call_xmodal(
         "train", prepared, "--output-dir", tmp_path / "m", "--threads", 1, "--set", "epochs=8", "--set", "batch_size=64"

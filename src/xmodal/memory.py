@@ -73,6 +73,8 @@ class Portions:
         """
 
         def all_of(size: int) -> Arrays:
+            if size >= len(batch):
+                return work(batch, rows)
             found = [work(batch.rows(slice(i, i + size)), min(size, rows - i)) for i in range(0, rows, size)]
             return found[0] if len(found) == 1 else tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from xmodal.models.base import CrossModalModel
 
 KEY = "xmodal"
+MODEL = "model."  # before the names of its tensors
 CONTENT = "weights and statistics over training cells; group means of at least 20 cells; no single cell"
 
 
@@ -67,7 +68,7 @@ def save(
         "training": training,
         "content": CONTENT,
     }
-    tensors = {f"model.{k}": v.detach().cpu().contiguous().numpy() for k, v in model.state_dict().items()}
+    tensors = {MODEL + k: v.detach().cpu().contiguous().numpy() for k, v in model.state_dict().items()}
     tensors |= {f"vocabulary.{k}": v for k, v in model.vocabulary.tensors().items()}
     for m, known in novelty.items():
         tensors |= {f"novelty.{m}.{k}": v for k, v in known.tensors().items()}
@@ -125,31 +126,38 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path) -> Checkpoint:
-    """Load strictly: every tensor there and of its shape, or refused with what differs."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    """Load strictly: every tensor there and of its shape, or refused with what differs.
+
+    One tensor after the other, so that a wide model is in memory once.
+    """
+    from safetensors import SafetensorError, safe_open
 
     header = read_header(path)
     try:
-        tensors = load_file(path)
+        with safe_open(path, "np") as handle:
+            return _read(path, header, handle)
     except (SafetensorError, OSError) as error:
         raise InputRefused(f"cannot be read to the end ({error})", where=str(path), do="copy it again") from None
+
+
+def _read(path: Path, header: dict[str, Any], handle: Any) -> Checkpoint:
+    """``handle``: the open file."""
     model_class = _model_class(path, header)
     try:
-        vocabulary = Vocabulary.from_json(header["vocabulary"], _under("vocabulary.", tensors))
+        vocabulary = Vocabulary.from_json(header["vocabulary"], _under("vocabulary.", handle))
         settings = model_class.Settings(**header["settings"])
     except (KeyError, TypeError, ValueError) as error:
         raise corrupt(path, str(error).splitlines()[0]) from None
     model = model_class.build(settings, vocabulary)
-    _fill(path, model, _under("model.", tensors))
-    known = {m: _under(f"novelty.{m}.", tensors) for m in vocabulary}
+    _fill(path, model, handle)
+    known = {m: _under(f"novelty.{m}.", handle) for m in vocabulary}
     try:
         novelty = {m: Novelty.from_tensors(t) for m, t in known.items() if t}
     except (KeyError, TypeError, IndexError) as error:
         raise corrupt(path, f"what the training cells looked like: {error}") from None
     loaded = Checkpoint(model.eval(), header, novelty)
     for s, t in loaded.directions:
-        if errors := _under(f"uncertainty.{s}.{t}.", tensors):
+        if errors := _under(f"uncertainty.{s}.{t}.", handle):
             try:
                 loaded.uncertainty[s, t] = Uncertainty.from_tensors(errors, vocabulary[t].scale)
             except (KeyError, TypeError) as error:
@@ -177,17 +185,20 @@ def _model_class(path: Path, header: dict[str, Any]) -> type[CrossModalModel]:
         ) from None
 
 
-def _fill(path: Path, model: CrossModalModel, tensors: dict[str, Any]) -> None:
+def _fill(path: Path, model: CrossModalModel, handle: Any) -> None:
     import torch
 
-    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    given = {k: tuple(v.shape) for k, v in tensors.items()}
+    own = model.state_dict()
+    expected = {MODEL + k: list(v.shape) for k, v in own.items()}
+    given = {k: list(handle.get_slice(k).get_shape()) for k in sorted(handle.keys()) if k.startswith(MODEL)}
     if expected != given:
         odd = sorted(k for k in expected.keys() | given.keys() if expected.get(k) != given.get(k))
         shown = "; ".join(f"{k}: expected {expected.get(k)}, found {given.get(k)}" for k in odd[:3])
         raise InputRefused(f"{len(odd)} tensors do not fit the model ({shown})", where=str(path), do="train again")
-    model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}, strict=True)
+    with torch.no_grad():
+        for k, tensor in own.items():
+            tensor.copy_(torch.from_numpy(handle.get_tensor(MODEL + k)))
 
 
-def _under(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+def _under(prefix: str, handle: Any) -> dict[str, Any]:
+    return {k.removeprefix(prefix): handle.get_tensor(k) for k in sorted(handle.keys()) if k.startswith(prefix)}

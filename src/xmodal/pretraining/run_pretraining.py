@@ -21,6 +21,7 @@ from xmodal import __version__, fields, memory, outputs, progress
 from xmodal.data.genes import read_gene_table
 from xmodal.errors import InputRefused, ModelRefused, UsageRefused
 from xmodal.learning import portions, training
+from xmodal.learning.optimizer import AdamW
 from xmodal.learning.training_job import parse_settings
 from xmodal.learning.training_state import Keeper, same_run
 from xmodal.models.base import GradientSettings
@@ -127,7 +128,7 @@ def _require_heads(settings: PretrainSettings) -> None:
 
 def _start(model: Pretraining, settings: PretrainSettings, rounds: int, seed: int) -> training.Running:
     rate = settings.learning_rate
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=settings.weight_decay, fused=True)
+    optimizer = AdamW(model.parameters(), lr=rate, weight_decay=settings.weight_decay, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: training.one_cycle(done, rounds))
     shuffle = torch.Generator().manual_seed(seed)
     size = portions.of_training(settings.batch_size)
