@@ -32,6 +32,7 @@ SIDES = {RNA: "r", ATAC: "p", PROTEIN: "h"}  # the bits that drive a modality
 PROGRAM = 0.65  # share of features driven by one shared bit
 PRIVATE, COINS = 0.16, 2  # share of features driven by a private coin; coins of each modality
 THETA = 5.0  # dispersion of gene counts: variance mean + mean^2 / 5
+AT_ONCE = 2**24  # numbers that are dense at once (128 MB), where that is not all
 MARKERS = 5  # most marker genes of one type
 GENOME_NAME = "simulated"
 GENE_SPACING, GENE_LENGTH, PEAK_LENGTH, REACH, LINKED = 150_000, 20_000, 500, 10_000, 0.7
@@ -93,9 +94,10 @@ def simulate(settings: SimulateSettings, seed: int = 0) -> Simulated:
     genes = _place_genes(settings, streams[3])
     var, order, linked = _place_peaks(load, genes, settings, streams[3])
     load[ATAC] = load[ATAC].take(order)
-    counts, rates = {}, {}
+    counts: dict[str, Any] = {}
+    rates: dict[str, Array] = {}
     for m, draw, stream in ((RNA, _draw_rna, streams[4]), (ATAC, _draw_atac, streams[5])):
-        counts[m], rates[m] = draw(settings, stream, _eta(m, load[m], cells, settings))
+        counts[m], rates[m] = draw(settings, stream, load[m], cells)
     if settings.third:
         load[PROTEIN] = _draw_loadings(settings, streams[6], np.zeros(settings.third), PROTEIN)
         rates[PROTEIN] = _eta(PROTEIN, load[PROTEIN], cells, settings)
@@ -106,7 +108,7 @@ def simulate(settings: SimulateSettings, seed: int = 0) -> Simulated:
         ATAC: var,
         PROTEIN: pd.DataFrame(index=pd.Index([f"SIMP{i + 1:04d}_prot" for i in range(settings.third)])),
     }
-    truth = {**cells, **{f"rate_{m}": rate.astype(np.float32) for m, rate in rates.items()}}
+    truth = {**cells, **{f"rate_{m}": rate.astype(np.float32, copy=False) for m, rate in rates.items()}}
     features = _describe(settings, load, {m: variables[m].index for m in load}, types, truth)
     mdata = _measured(counts, variables, obs, _lacking(settings, obs, streams[7]))
     links = pd.DataFrame({"gene": genes[SYMBOL].to_numpy()[linked[linked >= 0]], "peak": var.index[linked >= 0]})
@@ -218,19 +220,33 @@ def _eta(modality: str, load: _Loadings, cells: dict[str, Array], settings: Simu
     return eta
 
 
-def _draw_rna(settings: SimulateSettings, rng: Random, eta: Array) -> tuple[Array, Array]:
+def _draw_rna(settings: SimulateSettings, rng: Random, load: _Loadings, cells: dict[str, Array]) -> tuple[Array, Array]:
     """Counts and their means before dropout, both (cells, genes)."""
+    eta = _eta(RNA, load, cells, settings)
     share = np.exp(eta - eta.max(1, keepdims=True))
     size = settings.depth * np.exp(rng.normal(0, settings.depth_sd, (len(eta), 1)))
     rate = size * share / share.sum(1, keepdims=True)
     return rng.poisson(rate * rng.gamma(THETA, 1 / THETA, rate.shape)) * (rng.random(rate.shape) >= settings.drop), rate
 
 
-def _draw_atac(settings: SimulateSettings, rng: Random, eta: Array) -> tuple[Array, Array]:
-    """Open or not, and the chance of it, both (cells, peaks)."""
-    size = np.exp(rng.normal(0, settings.depth_sd, (len(eta), 1)))
-    chance = -np.expm1(-(1 - settings.drop) * size * np.exp(eta))
-    return rng.random(eta.shape) < chance, chance
+def _draw_atac(
+    settings: SimulateSettings, rng: Random, load: _Loadings, cells: dict[str, Array]
+) -> tuple[sp.csr_matrix, Array]:
+    """Open or not, and the chance of it (float32), both (cells, peaks); some cells at once, since 100,000 peaks are wide."""
+    size = np.exp(rng.normal(0, settings.depth_sd, (settings.cells, 1)))
+    drawn, chances = [], np.empty((settings.cells, settings.peaks), np.float32)
+    for some in _blocks(settings.cells, settings.peaks):
+        eta = _eta(ATAC, load, {k: cells[k][some] for k in (SIDES[ATAC], "y", "batch", "q_atac")}, settings)
+        chance = -np.expm1(-(1 - settings.drop) * size[some] * np.exp(eta))
+        drawn.append(sp.csr_matrix(rng.random(chance.shape) < chance))
+        chances[some] = chance
+    return sp.vstack(drawn, format="csr"), chances
+
+
+def _blocks(rows: int, width: int) -> list[slice]:
+    """So many rows that :data:`AT_ONCE` numbers are dense at once."""
+    size = max(1, AT_ONCE // width)
+    return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 def _place_genes(settings: SimulateSettings, rng: Random) -> pd.DataFrame:
@@ -281,10 +297,13 @@ def _alike(peaks: _Loadings, genes: _Loadings) -> Array:
     def direction(types: Array) -> Array:
         return types / np.maximum(np.linalg.norm(types, axis=1, keepdims=True), 1e-12)
 
-    likeness = direction(peaks.types) @ direction(genes.types).T  # (peaks, genes)
-    likeness[(np.sign(peaks.bits)[:, None] != np.sign(genes.bits)[None]).any(2)] = -np.inf
-    best = likeness.argmax(1)
-    return np.where(np.isfinite(likeness[np.arange(len(best)), best]), best, -1)
+    found = []
+    for some in _blocks(len(peaks.bits), genes.bits.size):
+        likeness = direction(peaks.types[some]) @ direction(genes.types).T  # (peaks, genes)
+        likeness[(np.sign(peaks.bits[some])[:, None] != np.sign(genes.bits)[None]).any(2)] = -np.inf
+        best = likeness.argmax(1)
+        found.append(np.where(np.isfinite(likeness[np.arange(len(best)), best]), best, -1))
+    return np.concatenate(found)
 
 
 def _labels(settings: SimulateSettings, cells: dict[str, Array], types: pd.DataFrame) -> pd.DataFrame:
