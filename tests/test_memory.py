@@ -16,6 +16,7 @@ from conftest import call_xmodal, stopping
 from xmodal import memory, registry
 from xmodal.data.batches import Batch
 from xmodal.learning import portions, training
+from xmodal.learning.optimizer import AdamW
 from xmodal.models.auto import Auto
 from xmodal.models.crossmp import CrossMP
 
@@ -224,7 +225,7 @@ def test_an_optimiser_that_does_not_fit_is_not_halved(
         steps.append(1)
         raise torch.cuda.OutOfMemoryError(WORDS)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    monkeypatch.setattr(AdamW, "step", step)
     done = call_xmodal(*command(prepared, tmp_path / "out"))
     assert done.code == 137 and "the model with its optimiser does not fit" in done.err
     assert len(steps) == 1
