@@ -215,6 +215,7 @@ def _beside(ours: Run, theirs: Run) -> str:
 def picture(found: dict[str, Any], out: Path) -> None:
     """Held-out loss over CPU seconds, one line for each model, seed 0."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -223,6 +224,9 @@ def picture(found: dict[str, Any], out: Path) -> None:
             own = {"linewidth": 2.5, "color": "black"} if name == OURS else {}
             axes.plot([r["cpu"] for r in run], [r["held"] for r in run], marker=".", label=name, **own)
     axes.set(xscale="log", xlabel="CPU seconds of training", ylabel="held-out cross-entropy per entry")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(found["about"], fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(out, dpi=120)
