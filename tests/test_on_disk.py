@@ -18,8 +18,9 @@ import torch
 
 from conftest import call_xmodal
 from helpers_data import GENES, PEAKS, cells, write
-from xmodal.data import io, leaving, on_disk, shuffling
+from xmodal.data import io, leaving, on_disk, packed, shuffling
 from xmodal.data.on_disk import OnDisk, csr, stacked
+from xmodal.data.packed import Packed
 from xmodal.embedding import beside
 
 RNG = np.random.default_rng(0)
@@ -73,6 +74,59 @@ def test_rows_are_those_of_the_matrix(tmp_path: Path, monkeypatch: pytest.Monkey
     )
 
 
+def few(largest: float) -> sp.csr_matrix:
+    """Counts up to ``largest``."""
+    found = csr(untidy())
+    found.data[5] = largest
+    return found
+
+
+@pytest.mark.parametrize(
+    "matrix, size",
+    [
+        (few(255), (1, 2)),
+        (few(256), (2, 2)),
+        (few(65_536), (4, 2)),
+        (few(0.5), (4, 2)),
+        (few(-1), (4, 2)),
+        (sp.random(57, 65_536, 0.001, "csr", rng=np.random.default_rng(0)).ceil(), (1, 2)),
+        (sp.random(57, 65_537, 0.001, "csr", rng=np.random.default_rng(0)).ceil(), (1, 4)),
+        (sp.csr_matrix((57, 23)), (1, 2)),
+    ],
+)
+def test_packed_counts_are_those_of_the_matrix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matrix: sp.csr_matrix, size: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(packed, "BLOCK", 40)
+    counts, wanted = left(tmp_path, matrix), csr(matrix)
+    assert counts.known.finite  # seen once, of all cells
+    for rows in (np.arange(57), RNG.permutation(57), RNG.permutation(57)[:20], np.array([7, 0, 56])):
+        found = Packed.of(counts.take(rows))
+        assert (found.value.itemsize, found.column.itemsize) == size
+        assert found.shape == (len(rows), wanted.shape[1])
+        for some in (slice(0, 0), slice(1, 3), RNG.permutation(len(rows)), np.array([2, 2, 0]), slice(None)):
+            same(found[some], wanted[rows][some])
+            assert found[some].has_canonical_format
+    found = Packed.of(counts.take(np.array([3, -1, 0, -1])))
+    same(found[[2, 1, 0]], sp.vstack([wanted[[0]], 0 * wanted[[0]], wanted[[3]]], format="csr"))
+
+
+def test_a_file_is_read_as_often_whatever_the_epochs(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, read = [0], on_disk.File.read
+
+    def counted(self: on_disk.File, dataset: h5py.Dataset, first: int, last: int) -> Any:
+        reads[0] += last - first
+        return read(self, dataset, first, last)
+
+    monkeypatch.setattr(on_disk.File, "read", counted)
+    train(prepared, tmp_path / "first", "crossmp", "always", epochs=1)
+    once, reads[0] = reads[0], 0
+    train(prepared, tmp_path / "second", "crossmp", "always", epochs=5)
+    assert reads[0] == once > 0
+
+
 def test_sums_are_those_of_the_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_disk, "BLOCK", 40)
     values = sp.random(57, 23, 0.4, "csr", np.float32, np.random.default_rng(1))
@@ -123,10 +177,10 @@ def model(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(done)
 
 
-def train(prepared: Path, folder: Path, model: str, choice: str) -> Path:
+def train(prepared: Path, folder: Path, model: str, choice: str, epochs: int = 2) -> Path:
     done = call_xmodal(
         *("train", prepared, "--model", model, "--output-dir", folder, "--on-disk", choice, "--threads", 1),
-        *(() if model == "linear" else ("--set", "epochs=2")),
+        *(() if model == "linear" else ("--set", f"epochs={epochs}")),
     )
     assert done.code == 0, done.err
     return folder / "model.safetensors"
@@ -196,6 +250,7 @@ def test_many_cells_are_shuffled_in_blocks_wherever_they_lie(
     whole = train(prepared, tmp_path / "whole", "crossmp", "never").read_bytes()
     monkeypatch.setattr(shuffling, "LARGE", 1_000)
     monkeypatch.setattr(shuffling, "WINDOW", 4_000)
+    monkeypatch.setattr(shuffling, "BLOCK", 400)
     weights = [train(prepared, tmp_path / choice, "crossmp", choice).read_bytes() for choice in ("never", "always")]
     assert weights[0] == weights[1]
     assert weights[0] != whole  # it was another order
@@ -204,15 +259,16 @@ def test_many_cells_are_shuffled_in_blocks_wherever_they_lie(
 def test_an_epoch_has_every_cell_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shuffling, "LARGE", 1_000)
     monkeypatch.setattr(shuffling, "WINDOW", 50_000)
+    monkeypatch.setattr(shuffling, "BLOCK", 640)
     entries = np.full(10_007, 10)
     first, second = (shuffling.order(entries, torch.Generator().manual_seed(s)) for s in (0, 1))
     assert (np.sort(first) == np.arange(10_007)).all()
     assert (first != second).any()
     window = first[:5_000]  # cells of one window: from all over the file, neighbours apart from each other
-    assert len(np.unique(window // shuffling.BLOCK)) < 90
+    assert len(np.unique(window // 64)) < 90
     assert np.ptp(window) > 9_000
     assert np.abs(np.diff(window)).min() >= 1
-    assert (np.abs(np.diff(window)) < shuffling.BLOCK).mean() < 0.1
+    assert (np.abs(np.diff(window)) < 64).mean() < 0.1
     few = shuffling.order(np.full(90, 10), torch.Generator().manual_seed(0))
     assert (few == torch.randperm(90, generator=torch.Generator().manual_seed(0)).numpy()).all()
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from xmodal import fields, ranks
 from xmodal.data import shuffling
 from xmodal.data.on_disk import Counts, OnDisk, entries, held, stacked, taken
+from xmodal.data.packed import Packed
 from xmodal.data.transforms import tensor_to_scale, to_scale
 from xmodal.kernels.rows import Rows
 
@@ -163,6 +164,11 @@ class Cells:
         """The same cells, their counts read."""
         return replace(self, counts={m: held(x) for m, x in self.counts.items()}) if self.on_disk else self
 
+    def packed(self) -> Cells:
+        """The same cells for :meth:`minibatches` alone, their counts read into as few bytes as will do."""
+        packed = {m: Packed.of(x) if isinstance(x, OnDisk) else x for m, x in self.counts.items()}
+        return replace(self, counts=packed) if self.on_disk else self
+
     @property
     def entries(self) -> Index:
         """Counts above zero of each cell in all modalities, (cells,)."""
@@ -202,7 +208,7 @@ class Cells:
         at_once = len(self) if not self.on_disk else shuffling.read_at_once(self.entries, size)
         for first in range(0, len(self), at_once or 1):
             part = order[first : first + at_once]
-            cells, own = (self.subset(part).in_memory(), np.arange(len(part))) if self.on_disk else (self, part)
+            cells, own = (self.subset(part).packed(), np.arange(len(part))) if self.on_disk else (self, part)
             for start in range(0, len(part), size):
                 rows = own[start : start + size]
                 if generator is not None and len(rows) < 2 < len(self):

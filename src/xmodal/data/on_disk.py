@@ -326,9 +326,9 @@ def _of_rows(known: Known, rows: Index) -> Known:
 Counts: TypeAlias = sp.csr_matrix | OnDisk
 
 
-def entries(matrix: Counts) -> Index:
-    """Entries of each cell of a matrix in memory or on disk, (cells,)."""
-    return matrix.sizes if isinstance(matrix, OnDisk) else np.diff(matrix.indptr)
+def entries(matrix: Any) -> Index:
+    """Entries of each cell of a matrix in memory, packed or on disk, (cells,)."""
+    return np.diff(matrix.indptr) if sp.issparse(matrix) else matrix.sizes
 
 
 def blocks(matrix: Counts) -> Iterator[tuple[slice, sp.csr_matrix]]:

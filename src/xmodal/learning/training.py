@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xmodal import memory, precision, progress, ranks
+from xmodal.data import shuffling
 from xmodal.data.batches import joined
 from xmodal.errors import ModelRefused
 from xmodal.kernels.losses import without_values
@@ -90,12 +91,12 @@ def fit(
             progress.bar(settings.epochs * each, "training", done=running.epoch * each) as running.bar,
             ranks.sharing(),
         ):
-            _epochs(running, settings, (train, valid), device, keeper)
+            _epochs(running, settings, kept(train, valid), device, keeper)
         model.load_state_dict(running.best)
     model.eval()
     _finish(model, valid if len(valid) else train)
     if isinstance(settings, GradientSettings) and settings.epochs and len(valid):
-        everything = joined(train, valid)
+        (everything,) = kept(joined(train, valid))
         with progress.bar(settings.refit_epochs * len(everything), "all cells") as running.bar:
             with ranks.sharing():
                 _refit(running, settings, everything, device)
@@ -136,7 +137,7 @@ def one_cycle(epoch: int, epochs: int) -> float:
 
 
 def _epochs(
-    running: Running, settings: GradientSettings, cells: tuple[Cells, Cells], device: torch.device, keeper: Keeper
+    running: Running, settings: GradientSettings, cells: tuple[Cells, ...], device: torch.device, keeper: Keeper
 ) -> None:
     result, pace = running.fit, progress.Pace()
     held_out = watched(settings, cells[1] if len(cells[1]) else cells[0])
@@ -158,6 +159,12 @@ def _epochs(
             result.best_loss, result.best_epoch, running.best = row["valid_loss"], running.epoch, _copy(running.model)
         _tell(running, settings, row, pace.after(len(cells[0]), settings.epochs - running.epoch))
         keeper.epoch_done(running)
+
+
+def kept(*cells: Cells) -> tuple[Cells, ...]:
+    """What many epochs go over, read from its file once where that is few enough counts to be kept."""
+    few = sum(int(x.entries.sum()) for x in cells) <= shuffling.LARGE
+    return tuple(x.packed() for x in cells) if few else cells
 
 
 def watched(settings: GradientSettings, cells: Cells) -> Cells:
