@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from xmodal.data.on_disk import Index, Known, OnDisk
 
 BLOCK = 2_000_000  # entries read at once: 16 MB
+MOST = 8  # bytes of an entry, of values that are no small whole numbers
 
 
 @dataclass(frozen=True)

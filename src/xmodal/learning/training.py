@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xmodal import memory, precision, progress, ranks
-from xmodal.data import shuffling
+from xmodal.data import leaving, packed, shuffling
 from xmodal.data.batches import joined
 from xmodal.errors import ModelRefused
 from xmodal.kernels.losses import without_values
@@ -162,8 +162,9 @@ def _epochs(
 
 
 def kept(*cells: Cells) -> tuple[Cells, ...]:
-    """What many epochs go over, read from its file once where that is few enough counts to be kept."""
-    few = sum(int(x.entries.sum()) for x in cells) <= shuffling.LARGE
+    """What many epochs go over, read from its file once where that is few enough counts to be kept: batches are the same."""
+    total = sum(int(x.entries.sum()) for x in cells)
+    few = total <= shuffling.LARGE and total * packed.MOST <= leaving.free_memory() / 2
     return tuple(x.packed() for x in cells) if few else cells
 
 
