@@ -281,7 +281,7 @@ def shards(folder: Path, times: float, _: int) -> Row:
 def order(folder: Path, times: float, _: int) -> Row:
     """All cells shuffled with each other, or blocks within windows; cells as they come, and by type.
 
-    70,000 cells of 2,000 counts, the fewest that are shuffled so, have 16 windows of 65 blocks each: so have these.
+    16 windows of 65 blocks each; 70,000 cells of 2,000 counts, the fewest that are shuffled so, have 8 of 128.
     """
     cells = int(20_000 * times)
     found: Row = {"cells": cells, "epochs": EPOCHS}

@@ -57,16 +57,26 @@ def beside(works: dict[str, Callable[[], object]], times: int = 15) -> Row:
     return {name: float(np.median(each)) for name, each in found.items()}
 
 
-def kernels() -> dict[str, Row]:
-    """Milliseconds of CPU, for decoders of two widths."""
+def kernels() -> dict[str, Any]:
+    """Milliseconds of CPU, for decoders of two widths, and of which ``processor``: products gain more from wide registers."""
     from xmodal.kernels.rows import Rows
 
     opened = sp.random(CELLS, PEAKS, SHARE, format="csr", dtype=np.float32, random_state=0)
     opened.data[:] = 1
     rows = Rows.of(opened)
-    return {
+    return {"processor": processor()} | {
         f"hidden {width}": {**first_layer(rows, width), **decoder(rows, width), **counts(width)} for width in (64, 256)
     }
+
+
+def processor() -> str:
+    """Its name, and the widest registers that torch uses."""
+    lines = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    return f"{lines[0] if lines else 'unknown'}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def first_layer(rows: Any, width: int) -> Row:
@@ -201,8 +211,12 @@ def precision() -> dict[str, Any]:
 def tables(known: dict[str, Any]) -> str:
     lines: list[str] = []
     if "kernels" in known:
-        columns = list(known["kernels"])
-        lines += ["| 256 cells x 100,000 peaks, 3 % open; ms of CPU | " + " | ".join(columns) + " |"]
+        columns = [name for name in known["kernels"] if name.startswith("hidden")]
+        lines += [
+            f"| 256 cells x 100,000 peaks, 3 % open; ms of CPU ({known['kernels']['processor']}) | "
+            + " | ".join(columns)
+            + " |"
+        ]
         lines += ["|---|" + "---|" * len(columns)]
         for name in known["kernels"][columns[0]]:
             form = "{:.2f}" if name.startswith("share") else "{:.0f}"
