@@ -290,7 +290,6 @@ def spread(
 ) -> Cells:
     """Put each modality's rows where its cells stand in ``names``; cells without it get an empty row."""
     counts, depth, present = {}, {}, {}
-    position = {name: i for i, name in enumerate(names)}
     for m, modality in vocabulary.modalities.items():
         total = np.zeros(len(names), np.float32)
         has = np.zeros(len(names), bool)
@@ -298,7 +297,7 @@ def spread(
             counts[m], depth[m], present[m] = sp.csr_matrix((len(names), len(modality)), dtype=np.float32), total, has
             continue
         x, d = aligned[m]
-        rows = np.array([position[str(n)] for n in measured[m]], dtype=np.int64)
+        rows = _places(names, np.asarray(measured[m]))
         if len(rows) == len(names) and (rows == np.arange(len(names))).all():
             counts[m] = x
         elif isinstance(x, OnDisk):
@@ -313,3 +312,10 @@ def spread(
         total[rows], has[rows] = d, True
         depth[m], present[m] = total, has
     return Cells(vocabulary, names, counts, depth, present)
+
+
+def _places(names: npt.NDArray[Any], own: npt.NDArray[Any]) -> Index:
+    """Where each of the names ``own`` stands in ``names``."""
+    import pandas as pd
+
+    return np.arange(len(names)) if np.array_equal(names, own) else pd.Index(names).get_indexer(pd.Index(own))

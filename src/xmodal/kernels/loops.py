@@ -30,18 +30,6 @@ exactly = numba.njit(cache=True, fastmath={"contract"}, nogil=True, error_model=
 
 
 @compiled
-def times_dense(rows: tuple[Longs, Ints, Floats], weight: Floats, out: Floats, begin: int, end: int) -> None:
-    """``out`` (cells, hidden) += rows (cells, features) @ ``weight`` (features, hidden), for the cells ``begin`` to ``end``."""
-    first, column, value = rows
-    for cell in range(begin, end):
-        row = out[cell]
-        for entry in range(first[cell], first[cell + 1]):
-            by, scale = weight[column[entry]], value[entry]
-            for k in range(row.shape[0]):
-                row[k] += scale * by[k]
-
-
-@compiled
 def times_rows(
     rows: tuple[Longs, Ints, Floats], other: tuple[Longs, Ints, Floats], out: Floats, begin: int, end: int
 ) -> None:
