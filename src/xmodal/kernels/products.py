@@ -24,7 +24,7 @@ def times(rows: Rows, weight: Tensor) -> Tensor:
         first, column = rows.first[:-1], rows.column.long()
         return F.embedding_bag(column, weight, first, mode="sum", per_sample_weights=rows.value.to(weight.dtype))
     if not (torch.is_grad_enabled() and weight.requires_grad):
-        return _bag(weight, rows)  # without numba, whose import takes a second and 100 MB
+        return _bag(weight, rows)  # without numba, which takes 100 MB
     found: Tensor = _Times.apply(weight, rows)  # type: ignore[no-untyped-call]
     return found
 
