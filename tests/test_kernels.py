@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -96,6 +98,17 @@ def test_a_product_and_its_gradient(shape: tuple[int, int, int], threads: int) -
     (out * towards).sum().backward()
     (expected * towards).sum().backward()
     assert off(out.detach(), expected.detach()) <= CLOSE and off(weight.grad, true.grad) <= CLOSE
+
+
+def test_a_product_without_a_gradient_needs_no_numba() -> None:
+    """Which takes 100 MB of every prediction."""
+    code = (
+        "import sys, numpy, scipy.sparse, torch; from xmodal.kernels import products; from xmodal.kernels.rows import Rows; "
+        "rows = Rows.of(scipy.sparse.csr_matrix(numpy.eye(4, dtype='f4'))); weight = torch.ones(4, 2, requires_grad=True)\n"
+        "with torch.no_grad(): print(products.times(rows, weight).sum().item(), 'numba' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["8.0", "False"]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
