@@ -18,7 +18,7 @@ import torch
 
 from conftest import call_xmodal
 from helpers_data import GENES, PEAKS, cells, write
-from xmodal.data import io, leaving, on_disk, packed, shuffling
+from xmodal.data import io, leaving, on_disk, shuffling
 from xmodal.data.on_disk import OnDisk, csr, stacked
 from xmodal.data.packed import Packed
 from xmodal.embedding import beside
@@ -97,7 +97,7 @@ def few(largest: float) -> sp.csr_matrix:
 def test_packed_counts_are_those_of_the_matrix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matrix: sp.csr_matrix, size: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(packed, "BLOCK", 40)
+    monkeypatch.setattr(on_disk, "BLOCK", 40)
     counts, wanted = left(tmp_path, matrix), csr(matrix)
     assert counts.known.finite  # seen once, of all cells
     for rows in (np.arange(57), RNG.permutation(57), RNG.permutation(57)[:20], np.array([7, 0, 56])):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import scipy.sparse as sp
 
 from xmodal.data.on_disk import Index, Known, OnDisk
 
-BLOCK = 2_000_000  # entries read at once: 16 MB
 MOST = 8  # bytes of an entry, of values that are no small whole numbers
 
 
@@ -36,10 +34,8 @@ class Packed:
         value, column = np.empty(total, _of_values(matrix.known)), np.empty(total, _of_columns(matrix.shape[1]))
         first, done = np.zeros(len(sizes), np.int64), 0
         order = np.arange(len(sizes)) if matrix.rows is None else np.argsort(matrix.rows, kind="stable")
-        edges = np.flatnonzero(np.diff(np.cumsum(sizes[order]) // BLOCK, prepend=-1, append=-1))
-        for start, stop in pairwise(edges):
-            rows = order[start:stop]
-            block = matrix[rows]
+        for some, block in matrix.take(order).blocks():
+            rows = order[some]
             block.sort_indices()
             value[done : done + block.nnz], column[done : done + block.nnz] = block.data, block.indices
             first[rows] = done + block.indptr[:-1]
