@@ -25,6 +25,7 @@ from xmodal.annotating import candidates, clusters, decisions
 from xmodal.annotating.candidates import Family
 from xmodal.annotating.scoring import strongest
 from xmodal.annotating.settings import AnnotateSettings
+from xmodal.data import on_disk
 from xmodal.errors import InputRefused, UsageRefused
 
 COLUMNS = {
@@ -87,6 +88,45 @@ def whole(model: Path, file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 # ---- what is written
+
+
+@pytest.mark.parametrize("ending", ["h5ad", "h5mu"])
+def test_counts_may_stay_in_their_file(
+    model: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr(on_disk, "BLOCK", 500)
+    kept = ad.read_h5ad(file)
+    kept.layers["whole"] = kept.X.astype(np.int32)
+    kept.write_h5ad(tmp_path / "in.h5ad")
+    written = []
+    for choice in ("never", "always"):
+        folder = tmp_path / choice
+        more = ("--report-dir", folder / "seen", "--table", folder / "t.tsv", "--on-disk", choice)
+        done = annotate(model, tmp_path / "in.h5ad", folder / f"a.{ending}", *more)
+        assert done.code == 0, done.err
+        written.append({f.relative_to(folder): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()})
+    assert written[0].keys() == written[1].keys()
+    assert [name for name in written[0] if written[0][name] != written[1][name]] == []
+    read = ad.read_h5ad if ending == "h5ad" else lambda path: mu.read_h5mu(path).mod["rna"]
+    assert (read(folder / f"a.{ending}").layers["whole"] != kept.layers["whole"]).nnz == 0
+
+
+def test_of_many_cells_some_are_clustered_and_the_others_join_them(
+    model: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clusters, "GRAPH_CELLS", 60)
+    adata = annotated(model, file, tmp_path / "a.h5ad")
+    assert adata.n_obs > 60
+    sizes = adata.obs["ct_cluster"].value_counts(sort=False)
+    assert sizes.sum() == adata.n_obs
+    assert (np.diff(sizes.to_numpy()) <= 0).all()
+    agree = adata.obs["ct_cluster_label"].astype(str) == adata.obs["ct_label"].astype(str)
+    assert agree.mean() > 0.8
+
+
+def test_a_foundation_model_reads_cells_in_memory(model: Path, file: Path, tmp_path: Path) -> None:
+    done = annotate(model, file, tmp_path / "a.h5ad", "--on-disk", "always", "--cell-model", f"scgpt:{tmp_path}")
+    assert (done.code, "--cell-model" in done.err) == (2, True)
 
 
 def test_cells_get_their_types_and_ids(whole: Path, file: Path) -> None:

@@ -336,25 +336,9 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     assert not list(output.parent.glob("*"))
 
 
-def test_what_cannot_stream_is_said(model: Path, prepared: Path, tmp_path: Path) -> None:
-    always = ("--on-disk", "always", "--threads", 1)
-    done = call_xmodal(
-        "predict",
-        prepared,
-        "--from",
-        "rna",
-        "--to",
-        "atac",
-        "--checkpoint",
-        model,
-        "--output",
-        tmp_path / "p.h5mu",
-        *always,
-    )
-    assert (done.code, "copy of the input" in done.err) == (2, True)
-    done = call_xmodal("embed", prepared, "--checkpoint", model, "--output", tmp_path / "p.h5mu", *always)
-    assert (done.code, "copy of the input" in done.err) == (2, True)
-    done = call_xmodal("train", prepared, "--model", "scmmgpt", "--output-dir", tmp_path / "t", *always)
+def test_what_cannot_stream_is_said(prepared: Path, tmp_path: Path) -> None:
+    given = ("--output-dir", tmp_path / "t", "--on-disk", "always", "--threads", 1)
+    done = call_xmodal("train", prepared, "--model", "scmmgpt", *given)
     assert (done.code, "crossmp" in done.err) == (2, True)
     assert not list(tmp_path.glob("*"))
 
@@ -467,6 +451,19 @@ def test_more_cells_than_the_graph_may_have_are_put_beside_it(model: Path, prepa
     nearest = ((few.X[~drawn][:, None] - few.X[drawn]) ** 2).sum(2).argmin(1)
     own, near = (few.obs["xmodal_cluster"].to_numpy()[rows] for rows in (~drawn, drawn))
     assert (own == near[nearest]).mean() > 0.75
+
+
+@pytest.mark.parametrize("block", [7, 1000])
+def test_the_others_join_those_they_are_nearest_to(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(beside, "BLOCK", block)
+    rng = np.random.default_rng(3)
+    centres = 20 * np.eye(3, dtype=np.float32)
+    embedding = (centres.repeat(40, 0) + rng.normal(size=(120, 3))).astype(np.float32)
+    rows = np.sort(rng.permutation(120)[:60])
+    others = np.setdiff1d(np.arange(120), rows)
+    parts = (embedding[others[first : first + 4]] for first in range(0, 60, 4))
+    found = beside.joined(rows // 40, embedding[rows], parts, 0)
+    assert found.tolist() == (others // 40).tolist()
 
 
 def test_votes() -> None:

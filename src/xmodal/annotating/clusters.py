@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,9 @@ NEIGHBORS = 15  # of each cell in the graph, as in `xmodal embed`
 RESOLUTIONS = ((5_000, 5.0), (20_000, 10.0), (40_000, 15.0), (100_000, 20.0), (200_000, 25.0))
 MOST_RESOLUTION = 30.0
 MOST_CLUSTERS = 5_000  # more are no clusters but the cells themselves
+GRAPH_CELLS = 200_000  # most cells in the graph, as `xmodal embed` has it
 Index = npt.NDArray[np.int64]
+Embed = Callable[[Index], Iterator[npt.NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,29 @@ def of_column(obs: pd.DataFrame, key: str, option: str = "--cluster-key") -> Clu
     return Clusters(place[codes], tuple(map(str, kept)), key)
 
 
-def found(embedding: npt.NDArray[Any], seed: int) -> Clusters | None:
-    """Leiden clusters of ``embedding`` (cells, width), the largest first; None where there are too few cells for a graph."""
-    from xmodal.embedding.graph import Graph, neighbours
+def found(embed: Embed, cells: int, seed: int) -> Clusters | None:
+    """Leiden clusters of so many ``cells``, the largest first; None where there are too few for a graph.
 
-    if len(embedding) <= NEIGHBORS:
-        log.info("%d cells are too few for clusters: none vote", len(embedding))
+    ``embed``: rows to their embedding, a part (cells, width) after the other.  Of more than ``GRAPH_CELLS`` so many are drawn,
+    and each of the others joins those it is nearest to, as in ``xmodal embed``.
+    """
+    from xmodal.embedding import beside
+    from xmodal.embedding.graph import Graph, by_size, neighbours
+
+    if cells <= NEIGHBORS:
+        log.info("%d cells are too few for clusters: none vote", cells)
         return None
-    log.info("clusters of %d cells", len(embedding))
+    rows = np.arange(cells) if cells <= GRAPH_CELLS else beside.drawn(cells, GRAPH_CELLS, seed)
+    log.info("clusters of %d cells", len(rows))
+    embedding = np.concatenate(list(embed(rows)))
     graph = Graph.of(neighbours(embedding, NEIGHBORS, seed).obsp[fields.CONNECTIVITIES])
-    codes = graph.leiden(resolution(len(embedding)), seed)
+    codes = graph.leiden(resolution(len(rows)), seed)
+    if len(rows) < cells:
+        every = np.empty(cells, np.int64)
+        every[rows] = codes
+        others = np.setdiff1d(np.arange(cells), rows)
+        every[others] = beside.joined(codes, embedding, embed(others), seed)
+        codes = by_size(every)
     return Clusters(codes, tuple(str(i) for i in range(int(codes.max()) + 1)), AUTO)
 
 

@@ -13,6 +13,7 @@ from xmodal.annotating.candidates import Family
 from xmodal.annotating.decisions import Rule
 from xmodal.annotating.settings import AUTO
 from xmodal.annotating.tables import Annotated
+from xmodal.data.on_disk_settings import NEVER
 from xmodal.embedding import job as jobs
 from xmodal.embedding import reading
 from xmodal.errors import InputRefused, UsageRefused
@@ -69,7 +70,8 @@ def run(
     model, bank, labels = annotator.of(loaded, checkpoint)
     _require_same(bank, sources)
     chosen = candidates.chosen(settings, bank.ontology, model.seen)
-    mdata = reading.read(file, loaded)
+    # A foundation model reads whole cells, one token a gene: of a file in memory.
+    mdata = reading.read(file, loaded, settings.on_disk if sources.cell_model is None else NEVER)
     device, seed = how
     try:
         mdata = _with_embedding(mdata, loaded, sources.cell_model, device)
@@ -78,7 +80,7 @@ def run(
     except InputRefused as error:
         raise error.at(str(file)) from None
     if settings.cluster_key == AUTO:
-        voting = clusters.found(scoring.embedded(model, job.cells, job.shared, device), seed)
+        voting = clusters.found(scoring.embedding(model, job.cells, (device, job.shared)), len(job.cells), seed)
     known = model.thresholds()
     rule = Rule(settings.least(), float(known["reject"]))
     log.info("%d candidates (%s), %d types trained on", len(chosen.ids), chosen.kind, len(model.seen))

@@ -6,6 +6,7 @@ Probabilities of thousands of candidates for a million cells would fill any memo
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -15,13 +16,14 @@ import torch
 
 from xmodal import fields, memory
 from xmodal.annotating import decisions
+from xmodal.data.on_disk import entries
 from xmodal.embedding.latents import streamed
 from xmodal.errors import NotApplicable
 
 if TYPE_CHECKING:
     from xmodal.annotating.annotator import Annotator
     from xmodal.annotating.candidates import Candidates, Family
-    from xmodal.annotating.clusters import Clusters
+    from xmodal.annotating.clusters import Clusters, Embed
     from xmodal.annotating.decisions import Calls, Rule
     from xmodal.data.batches import Batch, Cells
     from xmodal.models.base import CrossModalModel
@@ -54,16 +56,17 @@ class Scored:
     votes: Calls | None
 
 
-def embedded(model: Annotator, cells: Cells, shared: list[str], device: torch.device) -> npt.NDArray[np.float32]:
-    """The joint embedding of all cells, (cells, width)."""
+def embedding(model: Annotator, cells: Cells, how: tuple[torch.device, list[str]]) -> Embed:
+    """What gives the joint embedding of any of the cells, batch by batch, (cells, width); ``how`` = (device, shared)."""
 
     def work(batch: Batch, rows: int) -> memory.Arrays:
-        return (model.embed(batch.to(device))[:rows].float().cpu().numpy(),)
+        return (model.embed(batch.to(how[0]))[:rows].float().cpu().numpy(),)
 
-    every = np.arange(len(cells))
-    return np.concatenate(
-        [found[0] for found in streamed(_module(model), cells, every, (device, shared), work, "embedded")]
-    )
+    def embed(rows: Index) -> Iterator[npt.NDArray[np.float32]]:
+        for (found,) in streamed(_module(model), cells, rows, how, work, "embedded"):
+            yield found
+
+    return embed
 
 
 def _module(model: Annotator) -> CrossModalModel:
@@ -80,7 +83,7 @@ def scored(
 ) -> Scored:
     """Calls of all cells, and of clusters by the means over their cells; ``how`` = (device, shared modalities)."""
     candidates = names[0].ids
-    empty = np.sum([np.diff(cells.counts[m].indptr) for m in how[1]], axis=0) == 0
+    empty = np.sum([entries(cells.counts[m]) for m in how[1]], axis=0) == 0
     explained = _Explained(model, candidates)
     votes = _Votes(len(clusters.names), len(candidates)) if clusters is not None else None
     calls, known, first, at = [], [], [], 0

@@ -6,7 +6,7 @@ import math
 
 from pydantic import Field
 
-from xmodal.data.new_cells_settings import NewCellsSettings
+from xmodal.embedding.settings import StreamedSettings
 from xmodal.errors import UsageRefused
 
 AUTO, NONE = "auto", "none"
@@ -14,7 +14,7 @@ SEEN, ALL, GIVEN = "seen", "all", "given"  # kinds of candidates
 LEAST = 0.5  # probability that a label must reach: more likely right than wrong, as far as probabilities are calibrated
 
 
-class AnnotateSettings(NewCellsSettings):
+class AnnotateSettings(StreamedSettings):
     """Options of ``xmodal annotate`` that are not files."""
 
     candidates: str = Field(

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from xmodal import fields
 from xmodal.annotating import decisions
+from xmodal.data.on_disk import blocks
 from xmodal.text.ontology import PSEUDO
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ GENES_SHOWN = 10  # of each call
 ENOUGH = 5  # cells of a call, below which its genes are those of single cells
 SEPARATOR = "|"
 Strings = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -199,39 +202,78 @@ def genes(found: Annotated) -> pd.DataFrame:
     import pandas as pd
 
     features = found.job.cells.vocabulary[fields.RNA].features
-    counts, calls = found.job.cells.counts[fields.RNA], found.scored.calls
+    total = dict(sorted(found.scored.made.total.items()))
+    best = {
+        term: [int(g) for g in np.argsort(-v, kind="stable")[:GENES_SHOWN] if v[g] > 0] for term, v in total.items()
+    }
+    seen = _Seen.of(found.job.cells.counts[fields.RNA], found.scored.calls.term, best)
     rows = []
-    for term, total in sorted(found.scored.made.total.items()):
-        own = calls.term == term
-        order = [int(g) for g in np.argsort(-total, kind="stable")[:GENES_SHOWN] if total[g] > 0]
-        positive = float(total[total > 0].sum())
-        part = counts[:, order]
-        seen = [np.asarray((part[mask] > 0).mean(0)).ravel() for mask in (own, ~own) if mask.any()]
-        share = [_shares(counts, part, mask) for mask in (own, ~own) if mask.any()]
-        for rank, gene in enumerate(order, 1):
-            both = len(seen) == 2
+    for place, (term, own) in enumerate(best.items()):
+        positive = float(total[term][total[term] > 0].sum())
+        inside, outside = seen.shares(place, own)
+        for rank, gene in enumerate(own, 1):
             rows.append(
                 {
                     "label": found.name(term),
                     fields.TERM: id_of(term),
-                    "cells": int(own.sum()),
+                    "cells": int(seen.cells[place]),
                     "rank": rank,
                     "gene": features[gene],
-                    "contribution": total[gene] / positive,
-                    "inside": seen[0][rank - 1],
-                    "outside": seen[1][rank - 1] if both else np.nan,
-                    "logfc": share[0][rank - 1] - share[1][rank - 1] if both else np.nan,
+                    "contribution": total[term][gene] / positive,
+                    "inside": inside[0][rank - 1],
+                    "outside": outside[0][rank - 1],
+                    "logfc": inside[1][rank - 1] - outside[1][rank - 1],
                 }
             )
     names = ["label", fields.TERM, "cells", "rank", "gene", "contribution", "inside", "outside", "logfc"]
     return pd.DataFrame(rows, columns=names)
 
 
-def _shares(counts: Any, part: Any, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """log2 of the share that each column of ``part`` has of all counts of the cells ``mask``, in parts per ten thousand."""
-    total = max(float(counts[mask].sum(dtype=np.float64)), 1.0)
-    found: npt.NDArray[np.float64] = np.log2(1 + 1e4 * np.asarray(part[mask].sum(0, dtype=np.float64)).ravel() / total)
-    return found
+@dataclass(frozen=True)
+class _Seen:
+    """Sums over the cells of each call, and of all cells in the last row: how many, all counts, and for each of ``genes`` the
+    cells with it and its counts, (calls + 1, genes).
+    """
+
+    genes: npt.NDArray[np.int64]
+    cells: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.float64]
+    cells_with: npt.NDArray[np.float64]
+    counts_of: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, counts: Any, called: Strings, best: dict[str, list[int]]) -> _Seen:
+        """``called``: (cells,); ``best``: the genes that are looked at, by call."""
+        genes = np.unique([gene for own in best.values() for gene in own]).astype(np.int64)
+        place = {term: i for i, term in enumerate(best)}
+        codes = np.array([place.get(term, -1) for term in called], np.int64)
+        every = len(place)
+        cells = np.append(np.bincount(codes[codes >= 0], minlength=every), len(codes)).astype(np.float64)
+        total = np.zeros(every + 1)
+        seen, sums = np.zeros((every + 1, len(genes))), np.zeros((every + 1, len(genes)))
+        for rows, block in blocks(counts):
+            inside = np.flatnonzero(codes[rows] >= 0)
+            of_cell = np.append(codes[rows][inside], np.full(block.shape[0], every))
+            cell = np.append(inside, np.arange(block.shape[0]))
+            member = sp.csr_matrix((np.ones(len(cell)), (of_cell, cell)), (every + 1, block.shape[0]))
+            part = block[:, genes].astype(np.float64)
+            total += member @ np.asarray(block.sum(1, dtype=np.float64)).ravel()
+            seen += (member @ (part > 0).astype(np.float64)).toarray()
+            sums += (member @ part).toarray()
+        return cls(genes, cells, total, seen, sums)
+
+    def shares(self, call: int, genes: list[int]) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+        """Of the cells of a call, and of all others: share of cells with each of ``genes``, and log2 of the gene's share of
+        their counts, in parts per ten thousand; nan where there are no others.
+        """
+        where = np.searchsorted(self.genes, genes)
+        own = self.cells[call], self.counts[call], self.cells_with[call, where], self.counts_of[call, where]
+        every = self.cells[-1], self.counts[-1], self.cells_with[-1, where], self.counts_of[-1, where]
+        found = []
+        for cells, total, seen, sums in (own, tuple(a - b for a, b in zip(every, own, strict=True))):
+            nobody = np.full(len(genes), np.nan)
+            found.append((seen / cells, np.log2(1 + 1e4 * sums / max(total, 1.0))) if cells else (nobody, nobody))
+        return found[0], found[1]
 
 
 # ---- summary

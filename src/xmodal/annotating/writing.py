@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xmodal import fields
 from xmodal.annotating import tables
-from xmodal.data import io
+from xmodal.data import filling, io, leaving
 from xmodal.embedding.tables import write_table
 from xmodal.outputs import replacing, replacing_files, write_json
 
@@ -31,19 +31,19 @@ def write_h5mu(path: Path, found: Annotated, overwrite: bool) -> None:
     """The cells as they are in the input, with what they are called; an earlier annotation gives way."""
     mdata = found.job.mdata
     _mark(mdata.obs, mdata.uns, found)
-    io.write_h5mu(mdata, path, overwrite)
+    filling.write(mdata, path, overwrite)
 
 
 def write_h5ad(path: Path, found: Annotated, overwrite: bool) -> None:
     """The cells' RNA as it is in the input, with all labels that the file has of them, and what they are called."""
     mdata: MuData = found.job.mdata
-    adata = mdata.mod[fields.RNA].copy()
+    adata = leaving.kept(mdata.mod[fields.RNA])
     rows = mdata.obs_names.get_indexer(adata.obs_names)
     for name in mdata.obs:
         if name not in adata.obs and ":" not in str(name):
             adata.obs[name] = mdata.obs[name].iloc[rows].array
     _mark(adata.obs, adata.uns, found)
-    io.write_h5ad(adata, path, overwrite)
+    filling.write(adata, path, overwrite)
 
 
 def _mark(obs: Any, uns: Any, found: Annotated) -> None:

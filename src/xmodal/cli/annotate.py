@@ -9,6 +9,7 @@ import click
 
 from xmodal.annotating.settings import AnnotateSettings
 from xmodal.cli.options import FOLDER, HELP, READABLE, WRITABLE, common, from_settings, require_apart
+from xmodal.data.on_disk_settings import ALWAYS
 from xmodal.errors import UsageRefused
 
 
@@ -61,6 +62,10 @@ def command(
     if output.suffix not in (".h5ad", ".h5mu"):
         raise UsageRefused(f"--output {output}: the name must end in .h5ad or .h5mu")
     settings.require_fit()
+    if settings.on_disk == ALWAYS and rest["cell_model"] is not None:
+        raise UsageRefused(
+            f"--on-disk {ALWAYS}: a foundation model (--cell-model) reads cells in memory; leave one out"
+        )
     require_apart({"--output": output, "--table": table, "--summary": summary}, "--report-dir", report_dir)
     from xmodal.outputs import refuse_existing, refuse_inputs, write_json
 

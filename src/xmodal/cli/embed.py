@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from xmodal.cli.options import FOLDER, HELP, READABLE, WRITABLE, common, from_settings, require_apart
-from xmodal.cli.reading import require_streaming
 from xmodal.embedding.settings import EmbedSettings
 from xmodal.errors import UsageRefused
 
@@ -52,7 +51,6 @@ def command(
     """
     if output.suffix not in (".h5ad", ".h5mu"):
         raise UsageRefused(f"--output {output}: the name must end in .h5ad or .h5mu")
-    require_streaming(output, settings.on_disk)
     settings.given_resolution()
     require_apart({"--output": output, "--table": table, "--summary": summary}, "--overview", overview)
     from xmodal.outputs import refuse_existing, refuse_inputs, write_json

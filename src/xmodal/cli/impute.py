@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from xmodal.cli.options import HELP, READABLE, WRITABLE, common, from_settings
-from xmodal.cli.reading import require_streaming
 from xmodal.embedding.settings import ImputeSettings
 from xmodal.errors import UsageRefused
 
@@ -42,7 +41,6 @@ def command(
     """
     if output.suffix not in (".h5ad", ".h5mu"):
         raise UsageRefused(f"--output {output}: the name must end in .h5ad or .h5mu")
-    require_streaming(output, settings.on_disk)
     if output.suffix == ".h5ad" and len(settings.modality) != 1:
         raise UsageRefused(f"--output {output}: an .h5ad holds one modality; give exactly one --modality, or an .h5mu")
     from xmodal.outputs import refuse_existing, refuse_inputs, write_json

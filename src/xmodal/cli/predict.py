@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from xmodal.cli.options import FOLDER, HELP, READABLE, STORE, WRITABLE, common
-from xmodal.cli.reading import on_disk_option, require_streaming
+from xmodal.cli.reading import on_disk_option
 from xmodal.cli.written import in_words, refuse_unfit, refuse_values, require_name, which_values
-from xmodal.data.new_cells_settings import MIN_COVERAGE, NewCellsSettings
+from xmodal.data.new_cells_settings import MIN_COVERAGE
 from xmodal.data.on_disk_settings import Choice
+from xmodal.embedding.settings import StreamedSettings
 from xmodal.errors import UsageRefused
 
 
@@ -134,7 +135,6 @@ def command(
         raise UsageRefused("--rows and --shard write .h5ad; `xmodal merge` joins them")
     if (rows or numbers) and overview is not None:
         raise UsageRefused("--overview shows a whole prediction, not one of --rows or --shard; leave one of them out")
-    require_streaming(output, on_disk)
     refuse_unfit(output, top, threshold, interval)
     if output_kind == "latent":
         refuse_values(output, overview)
@@ -152,7 +152,7 @@ def command(
     if telling.target_of(checkpoint) == target:
         wanted = {"--rows": rows, "--shard": shard, "--features": features, "--top": top, "--threshold": threshold}
         _refuse_for_target(target, output, output_kind, wanted)
-        asked = source, NewCellsSettings(split=split, min_coverage=min_coverage, force=force)
+        asked = source, StreamedSettings(split=split, min_coverage=min_coverage, force=force, on_disk=on_disk)
         where = devices.choose(device, threads, seed)
         told = telling.run(file, checkpoint, (output, overview), asked, (where, seed, overwrite))
         if summary is not None:

@@ -57,7 +57,7 @@ def command(
         outputs.refuse_existing(path, overwrite)
         outputs.refuse_inputs(path, *(given for sample in files for given in sample.files.values()))
     mdata, facts = preparation.prepare(files, settings, seed)
-    filling.write_h5mu(mdata, output, overwrite)
+    filling.write(mdata, output, overwrite)
     if summary:
         outputs.write_json(summary, facts, overwrite)
     log.info("%s", preparation.in_words(facts))

@@ -297,7 +297,7 @@ def spread(
             counts[m], depth[m], present[m] = sp.csr_matrix((len(names), len(modality)), dtype=np.float32), total, has
             continue
         x, d = aligned[m]
-        rows = _places(names, np.asarray(measured[m]))
+        rows = places(names, np.asarray(measured[m]))
         if len(rows) == len(names) and (rows == np.arange(len(names))).all():
             counts[m] = x
         elif isinstance(x, OnDisk):
@@ -314,8 +314,8 @@ def spread(
     return Cells(vocabulary, names, counts, depth, present)
 
 
-def _places(names: npt.NDArray[Any], own: npt.NDArray[Any]) -> Index:
-    """Where each of the names ``own`` stands in ``names``."""
+def places(names: npt.NDArray[Any], own: Any) -> Index:
+    """Where each of the names ``own`` stands in ``names``; -1: nowhere."""
     import pandas as pd
 
     return np.arange(len(names)) if np.array_equal(names, own) else pd.Index(names).get_indexer(pd.Index(own))

@@ -1,9 +1,11 @@
-"""Writing a prepared file block by block, its counts never held whole.  Its bytes do not tell where they lay before."""
+"""Writing cells block by block, their counts never held whole.  The bytes of a file do not tell where these lay before."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -11,49 +13,109 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from xmodal import outputs
+from xmodal.data.copied import Copied, as_stored, counts
 from xmodal.data.io import naming_full_disk
-from xmodal.data.on_disk import Counts, blocks
+from xmodal.data.leaving import as_raw
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
 
 PACKED: dict[str, Any] = {"compression": "gzip", "compression_opts": 1}
 Array = npt.NDArray[Any]
+Whole: TypeAlias = "AnnData | MuData"
 PIECE = 1 << 16  # entries that are packed together: what reading one cell unpacks
 AT_ONCE = 32 * PIECE
 
 
-def write_h5mu(mdata: MuData, path: Path, overwrite: bool) -> None:
-    """``mdata``, whose X are CSR in memory or on disk, under a temporary name, renamed at the end.
+def write(cells: Whole, path: Path, overwrite: bool) -> None:
+    """Write AnnData (.h5ad) or MuData (.h5mu), whose matrices are in memory or on disk."""
+    with writing(cells, path, overwrite):
+        pass
 
-    mudata writes everything with empty matrices; these are filled afterwards.
+
+@contextmanager
+def writing(cells: Whole, path: Path, overwrite: bool) -> Iterator[h5py.File]:
+    """As :func:`write`, for a file to which more is added: it gets its name only when the block ends well.
+
+    anndata and mudata write everything with empty matrices; these are filled afterwards.
     """
-    matrices = {m: adata.X for m, adata in mdata.mod.items()}
+    with outputs.replacing(path, overwrite) as temporary, naming_full_disk(path):
+        with _without_matrices(cells) as matrices:
+            write_bare = cells.write_h5mu if hasattr(cells, "mod") else cells.write_h5ad
+            write_bare(temporary, **PACKED)
+        with h5py.File(temporary, "r+") as handle:
+            for place, matrix in matrices.items():
+                _fill(handle, place, matrix)
+            yield handle
+
+
+@contextmanager
+def _without_matrices(cells: Whole) -> Iterator[dict[str, Copied]]:
+    """X, layers and ``.raw`` by their places in the file, empty ones in their stead until the block ends."""
+    mods = {f"mod/{m}/": adata for m, adata in cells.mod.items()} if hasattr(cells, "mod") else {"": cells}
+    taken = [(root, place, matrix) for root, adata in mods.items() for place, matrix in _matrices(adata).items()]
     try:
-        for adata in mdata.mod.values():
-            adata.X = sp.csr_matrix(adata.shape, dtype=np.float32)
-        with outputs.replacing(path, overwrite) as temporary, naming_full_disk(path):
-            mdata.write_h5mu(temporary, **PACKED)
-            with h5py.File(temporary, "r+") as handle:
-                for m, matrix in matrices.items():
-                    fill(handle[f"mod/{m}/X"], matrix)
+        for root, place, matrix in taken:
+            _put(mods[root], place, sp.csr_matrix(matrix.shape, dtype=np.float32))
+        yield {f"{root}{place}": _copied(place, matrix) for root, place, matrix in taken}
     finally:
-        for m, matrix in matrices.items():
-            mdata.mod[m].X = matrix
+        for root, place, matrix in taken:
+            _put(mods[root], place, matrix)
 
 
-def fill(group: h5py.Group, matrix: Counts) -> None:
-    """Put the entries of ``matrix`` into an empty CSR matrix of the same shape in a file."""
+def _matrices(adata: AnnData) -> dict[str, Any]:
+    """Those that go by rows, by their places in the file of ``adata`` alone."""
+    found = {"X": adata.X, **{f"layers/{name}": layer for name, layer in adata.layers.items()}}
+    if adata.raw is not None:
+        found["raw/X"] = adata.raw.X
+    return {place: matrix for place, matrix in found.items() if _by_rows(matrix)}
+
+
+def _copied(place: str, matrix: Any) -> Copied:
+    return counts(matrix) if place == "X" and not isinstance(matrix, np.ndarray) else as_stored(matrix)
+
+
+def _by_rows(matrix: Any) -> bool:
+    dense = isinstance(matrix, np.ndarray) and matrix.ndim == 2 and matrix.dtype.kind in "fiub"
+    return dense or getattr(matrix, "format", "") == "csr"
+
+
+def _put(adata: AnnData, place: str, matrix: Any) -> None:
+    if place == "X":
+        adata.X = matrix
+    elif place == "raw/X":
+        adata.raw = as_raw(matrix, adata, adata.raw)
+    else:
+        adata.layers[place.removeprefix("layers/")] = matrix
+
+
+def _fill(handle: h5py.File, place: str, matrix: Copied) -> None:
+    """Put the values of ``matrix`` into the empty CSR matrix at ``place``, or a dense one in its place."""
+    if not matrix.dense:
+        _fill_rows(handle[place], matrix)
+        return
+    del handle[place]
+    width = max(matrix.shape[1], 1)
+    pieces = min(max(PIECE // width, 1), max(matrix.shape[0], 1)), width
+    whole = matrix.shape[0] and matrix.shape[1]
+    more: dict[str, Any] = {"chunks": pieces, **PACKED} if whole else {}
+    data = handle.create_dataset(place, matrix.shape, matrix.kind, track_times=False, **more)
+    data.attrs["encoding-type"], data.attrs["encoding-version"] = "array", "0.2.0"
+    for rows, block in matrix.blocks(pieces[0] * max(1, AT_ONCE // (pieces[0] * width))):
+        data[rows] = block
+
+
+def _fill_rows(group: h5py.Group, matrix: Copied) -> None:
     for name in ("data", "indices", "indptr"):
         del group[name]
     parts = {
         name: group.create_dataset(name, (0,), kind, maxshape=(None,), chunks=(PIECE,), **PACKED)
-        for name, kind in (("data", np.float32), ("indices", np.int32))
+        for name, kind in (("data", matrix.kind), ("indices", np.int32))
     }
     waiting: dict[str, Array] = {name: np.zeros(0, part.dtype) for name, part in parts.items()}
     starts, total = np.zeros(matrix.shape[0] + 1, np.int64), 0
-    for rows, block in blocks(matrix):
-        block.sort_indices()
+    for rows, block in matrix.blocks():
         starts[rows.start + 1 : rows.stop + 1] = total + block.indptr[1:]
         total += block.nnz
         waiting = {name: np.concatenate([waiting[name], getattr(block, name)]) for name in parts}

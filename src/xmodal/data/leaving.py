@@ -162,9 +162,14 @@ def _put(found: ad.AnnData | MuData, place: str, matrix: OnDisk) -> None:
     if place == "X":
         found.X = matrix
     elif place == "raw/X":
-        found.raw = ad.AnnData(matrix, obs=found.obs[[]], var=found.raw.var)
+        found.raw = as_raw(matrix, found, found.raw)
     else:
         found.layers[place.removeprefix("layers/")] = matrix
+
+
+def as_raw(matrix: Any, of: ad.AnnData, before: Any) -> ad.AnnData:
+    """What to set as ``.raw`` of the cells ``of``: another matrix of the same features."""
+    return ad.AnnData(matrix, obs=of.obs[[]], var=before.var, varm=dict(before.varm))
 
 
 def on_disk(adata: ad.AnnData) -> bool:
@@ -198,7 +203,7 @@ def kept(adata: ad.AnnData, rows: Any = None, columns: Any = None) -> ad.AnnData
     for name, layer in adata.layers.items():
         found.layers[name] = some(layer)
     if adata.raw is not None:
-        found.raw = ad.AnnData(taken(adata.raw.X, cells), obs=found.obs[[]], var=adata.raw.var)
+        found.raw = as_raw(taken(adata.raw.X, cells), found, adata.raw)
     return found
 
 
@@ -222,11 +227,11 @@ def kept_cells(mdata: MuData, rows: Any) -> MuData:
         for m, (matrix, layers, raw) in held.items():
             mdata.mod[m].X, mdata.mod[m].layers = matrix, layers
             if raw is not None:
-                mdata.mod[m].raw = ad.AnnData(raw.X, obs=mdata.mod[m].obs[[]], var=raw.var)
+                mdata.mod[m].raw = as_raw(raw.X, mdata.mod[m], raw)
     for m, part in found.mod.items():
         part.X = parts[m].X
         for name, layer in parts[m].layers.items():
             part.layers[name] = layer
         if parts[m].raw is not None:
-            part.raw = ad.AnnData(parts[m].raw.X, obs=part.obs[[]], var=parts[m].raw.var)
+            part.raw = as_raw(parts[m].raw.X, part, parts[m].raw)
     return found

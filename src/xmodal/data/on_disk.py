@@ -40,16 +40,19 @@ def csr(matrix: Any) -> sp.csr_matrix:
 
 
 class Source(Protocol):
-    """Where rows come from.  ``sizes``: stored entries of each row, (cells,)."""
+    """Where rows come from.  ``sizes``: stored entries of each row, (cells,); ``kind``: of the values."""
 
     @property
     def shape(self) -> tuple[int, int]: ...
 
     @property
+    def kind(self) -> np.dtype[Any]: ...
+
+    @property
     def sizes(self) -> Index: ...
 
-    def read(self, rows: Index) -> sp.csr_matrix:
-        """The rows, which ascend and are all different."""
+    def read(self, rows: Index) -> Any:
+        """The rows, which ascend and are all different, as they are stored: CSR or dense."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class Held:
     @property
     def shape(self) -> tuple[int, int]:
         return tuple(self.matrix.shape)
+
+    @property
+    def kind(self) -> np.dtype[Any]:
+        return np.dtype(self.matrix.dtype)
 
     @cached_property
     def sizes(self) -> Index:
@@ -97,7 +104,7 @@ class StoredRows:
         self.starts = group["indptr"][:].astype(np.int64)
         stores.require_whole(group, file.path)
         rows, width = (int(n) for n in group.attrs["shape"])
-        self.shape = rows, width
+        self.shape, self.kind = (rows, width), np.dtype(self.data.dtype)
 
     @cached_property
     def sizes(self) -> Index:
@@ -113,31 +120,31 @@ class StoredRows:
             if int(sizes.sum()) < last - first:
                 kept = _ranges(low[run] - first, sizes)
                 pieces = [piece[kept] for piece in pieces]
-            data.append(pieces[0].astype(np.float32, copy=False))
+            data.append(pieces[0])
             column.append(pieces[1])
         starts = np.concatenate([[0], np.cumsum(high - low)])
         # scipy takes the smallest whole numbers that will do; with those of the file a block would differ from the whole
-        return sp.csr_matrix((_joined(data, np.float32), _joined(column, np.int32), starts), (len(rows), self.shape[1]))
+        return sp.csr_matrix((_joined(data, self.kind), _joined(column, np.int32), starts), (len(rows), self.shape[1]))
 
 
 class StoredArray:
     """A dense matrix in a file."""
 
     def __init__(self, file: File, dataset: Any) -> None:
-        self.file, self.dataset = file, dataset
+        self.file, self.dataset, self.kind = file, dataset, np.dtype(dataset.dtype)
         self.shape = int(dataset.shape[0]), int(dataset.shape[1])
 
     @cached_property
     def sizes(self) -> Index:
         return np.full(self.shape[0], self.shape[1], np.int64)
 
-    def read(self, rows: Index) -> sp.csr_matrix:
+    def read(self, rows: Index) -> npt.NDArray[Any]:
         width = self.shape[1]
-        parts = []
+        parts = [np.zeros((0, width), self.kind)]
         for run in _runs(rows * width, (rows + 1) * width):
             first, last = int(rows[run.start]), int(rows[run.stop - 1]) + 1
-            parts.append(csr(self.file.read(self.dataset, first, last)[rows[run] - first]))
-        return sp.vstack(parts, format="csr") if parts else sp.csr_matrix((0, width), dtype=np.float32)
+            parts.append(self.file.read(self.dataset, first, last)[rows[run] - first])
+        return np.concatenate(parts) if len(parts) != 2 else parts[1]
 
 
 def _runs(low: Index, high: Index) -> Iterator[slice]:
@@ -242,15 +249,17 @@ class OnDisk(CSRDataset):
 
     def blocks(self, rows: int | None = None) -> Iterator[tuple[slice, sp.csr_matrix]]:
         """All cells in turn, so many at once or as many as have ``BLOCK`` entries: which they are, and they."""
-        cells = self.shape[0]
-        if rows is not None:
-            edges = [*range(0, cells, rows), cells]
-        else:
-            turn = np.cumsum(self.stored) // BLOCK
-            edges = [0, *(np.flatnonzero(np.diff(turn)) + 1), cells]
-        for first, last in pairwise(edges):
-            if last > first:
-                yield slice(int(first), int(last)), self[int(first) : int(last)]
+        for part in parts_of(self.stored, rows):
+            yield part, self[part]
+
+    @property
+    def alone(self) -> Source | None:
+        """Where the cells come from, if it is one place, and they are in its order and nothing is done to them."""
+        plain = len(self.parts) == 1 and not self.parts[0].steps
+        inside = self.rows is None or (
+            len(self.rows) > 0 and self.rows[0] >= 0 and bool((np.diff(self.rows) > 0).all())
+        )
+        return self.parts[0].source if plain and inside else None
 
     @property
     def stored(self) -> Index:
@@ -278,6 +287,19 @@ class OnDisk(CSRDataset):
         for _, block in self.blocks():
             total = sp.csr_matrix(sp.vstack([total, block], format="csr").sum(0))
         return total.toarray()
+
+
+def parts_of(entries: Index, rows: int | None) -> Iterator[slice]:
+    """Cells with so many ``entries`` each, so many ``rows`` at once or as many as have ``BLOCK`` entries."""
+    cells = len(entries)
+    if rows is not None:
+        edges = [*range(0, cells, rows), cells]
+    else:
+        turn = np.cumsum(entries) // BLOCK
+        edges = [0, *(np.flatnonzero(np.diff(turn)) + 1), cells]
+    for first, last in pairwise(edges):
+        if last > first:
+            yield slice(int(first), int(last))
 
 
 def _positions(index: Any, length: int) -> Index:

@@ -53,7 +53,7 @@ def _annotated(
     device, seed = how
     voting = clusters.of_column(job.mdata.obs, asked.cluster_key, "--group-by")
     if asked.cluster_key == AUTO:
-        voting = clusters.found(scoring.embedded(model, job.cells, job.shared, device), seed)
+        voting = clusters.found(scoring.embedding(model, job.cells, (device, job.shared)), len(job.cells), seed)
     chosen = candidates.chosen(asked, bank.ontology, model.seen)
     rule = Rule(asked.least(), float(model.thresholds()["reject"]))
     names = chosen, Family.of(bank.ontology, chosen.ids)

@@ -94,7 +94,8 @@ def run(
         assert decoder_dir is not None
         texts = decoders.texts_of(loaded.model, bank, provenance.sha256(checkpoint))
         neural = decoders.load(choice, decoder_dir, texts, how)
-        latent = scoring.embedded(model, job.cells, job.shared, how[0])
+        embed = scoring.embedding(model, job.cells, (how[0], job.shared))
+        latent = np.concatenate(list(embed(np.arange(len(job.cells)))))
         words = Words(prover, neural.name, neural, latent)
     found = Found(job, groups, named, [], {})
     found.units = list(_units(found, called, settings, (words, seed)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,21 @@ def all_beside(found: Found, embedding: Array, rows: Index, seed: int) -> Found:
     return replace(found, clusters=by_size(clusters), umap=umap, facts=facts, **graphs)
 
 
+def joined(groups: Groups, drawn_embedding: Array, others: Iterable[Array], seed: int) -> Groups:
+    """The commonest of the drawn cells' ``groups`` among those nearest to each other one, whose embedding comes in parts."""
+    nearest, found, waiting = _search(drawn_embedding, seed), [np.zeros(0, np.int64)], 0
+    parts: list[Array] = []
+    for part in others:
+        parts.append(part)
+        waiting += len(part)
+        if waiting >= BLOCK:
+            found.append(_commonest(groups[nearest(np.concatenate(parts))]))
+            parts, waiting = [], 0
+    if parts:
+        found.append(_commonest(groups[nearest(np.concatenate(parts))]))
+    return np.concatenate(found)
+
+
 def _search(drawn_embedding: Array, seed: int) -> Callable[[Array], Index]:
     """The rows of the nearest drawn cells of each given one, (cells, NEAR)."""
     near = min(NEAR, len(drawn_embedding))
@@ -67,11 +82,16 @@ def _search(drawn_embedding: Array, seed: int) -> Callable[[Array], Index]:
 
 def _voted(clusters: Groups, places: Array) -> tuple[Groups, Array]:
     """Commonest cluster (of equals the largest), and mean place of those that have it; (cells, NEAR) and (cells, NEAR, 2)."""
-    votes = np.zeros((len(clusters), int(clusters.max(initial=0)) + 1), np.int64)
-    np.add.at(votes, (np.arange(len(clusters))[:, None], clusters), 1)
-    own = votes.argmax(1)
+    own = _commonest(clusters)
     same = (clusters == own[:, None])[:, :, None]
     return own, ((places * same).sum(1) / same.sum(1)).astype(np.float32)
+
+
+def _commonest(groups: Groups) -> Groups:
+    """Of each row, of equals the largest, which has the lowest number; (cells, NEAR) to (cells,)."""
+    number = np.sort(groups, axis=1)
+    votes = (number[:, :, None] == number[:, None, :]).sum(2)
+    return number[np.arange(len(number)), votes.argmax(1)]
 
 
 def _wide(matrix: sp.csr_matrix, rows: Index, cells: int) -> sp.csr_matrix:

@@ -9,23 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from xmodal import fields, memory, registry
+from xmodal.data import filling
 from xmodal.data.alignment import matched
-from xmodal.data.io import naming_full_disk
-from xmodal.data.on_disk_settings import NEVER
+from xmodal.data.batches import places
 from xmodal.embedding import job as jobs
 from xmodal.embedding import reading
 from xmodal.embedding.latents import imputed
 from xmodal.errors import InputRefused, NotApplicable, UsageRefused
 from xmodal.models.base import CrossModalModel
-from xmodal.outputs import replacing
 from xmodal.predicting import measured, streaming
 
 if TYPE_CHECKING:
+    import h5py
     import torch
     from anndata import AnnData
     from mudata import MuData
@@ -64,7 +63,7 @@ def run(
     loaded = load(checkpoint)
     _require_imputing(loaded)
     names = _known(loaded, settings)
-    mdata = reading.read(file, loaded, NEVER if output.suffix == ".h5mu" else settings.on_disk)
+    mdata = reading.read(file, loaded, settings.on_disk)
     try:
         job = jobs.prepare_job(mdata, loaded, settings)
         parts = [_part(job, m, (checkpoint, device, seed)) for m in _asked(job, names)]
@@ -113,8 +112,7 @@ def _part(job: jobs.Job, modality: str, given: tuple[Path, torch.device, int]) -
     """What is imputed of ``modality``; ``given`` = (checkpoint, device, seed)."""
     checkpoint, device, seed = given
     adata, known = job.mdata.mod[modality], job.loaded.model.vocabulary[modality]
-    place = {name: i for i, name in enumerate(job.cells.names)}
-    rows = np.array([place[str(name)] for name in adata.obs_names], np.int64)
+    rows = places(job.cells.names, adata.obs_names)
     own, of_model = np.array(matched(adata, known), np.int64).reshape(-1, 2).T
     about = jobs.described("impute", job, checkpoint, (device, seed), modality=modality, imputed_cells=len(rows))
     return Part(modality, rows, own, of_model, {**about, "modality": modality, "units": known.units})
@@ -157,11 +155,9 @@ def _write_h5mu(path: Path, job: jobs.Job, parts: list[Part], how: tuple[torch.d
     streaming.require_room(path, size, "the layer with imputed values", FEWER)
     for part in parts:
         mdata.mod[part.modality].uns[fields.IMPUTED_ABOUT] = part.about
-    with replacing(path, overwrite) as temporary, naming_full_disk(path):
-        mdata.write_h5mu(temporary, compression="gzip", compression_opts=1)
-        with h5py.File(temporary, "r+") as handle:
-            for part in parts:
-                _fill(handle, mdata, part, _values(job, part, device))
+    with filling.writing(mdata, path, overwrite) as handle:
+        for part in parts:
+            _fill(handle, mdata, part, _values(job, part, device))
 
 
 def _fill(handle: h5py.File, mdata: MuData, part: Part, chunks: Iterator[Array]) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from xmodal import fields, provenance
 from xmodal.data import leaving
-from xmodal.data.batches import Cells, extra_of, reference_of, spread
+from xmodal.data.batches import Cells, extra_of, places, reference_of, spread
 from xmodal.data.on_disk import entries
 from xmodal.errors import InputRefused
 from xmodal.learning import checkpoint, novelty
@@ -103,14 +103,13 @@ def _likeness(
 ) -> Bools:
     """Cells that are unlike the training cells in any modality, (cells,); what was found of each goes into ``facts``."""
     unlike = np.zeros(len(cells), bool)
-    place = {name: i for i, name in enumerate(cells.names)}
     for m, one in ones.items():
-        rows = np.array([i for i, name in enumerate(one.names) if name in place], np.int64)
+        place = places(cells.names, one.names)
+        rows = np.flatnonzero(place >= 0)
         odd, verdict = one.likeness(loaded, rows, force)
         measured.told(one, verdict, f"{m}: " if len(ones) > 1 else "")
         if odd is not None:
-            here = np.array([place[name] for name in one.names[rows]], np.int64)
-            unlike[here] |= odd > novelty.LIMIT
+            unlike[place[rows]] |= odd > novelty.LIMIT
         facts["modalities"][m] = {"cells": len(rows), "alignment": one.found.to_json(), "novelty": verdict}
     return unlike
 

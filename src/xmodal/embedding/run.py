@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal import memory, registry
-from xmodal.data.on_disk_settings import NEVER
 from xmodal.embedding import job as jobs
 from xmodal.embedding import reading, tables, writing
 from xmodal.embedding.clustering import clustered, require_cells
@@ -44,7 +43,7 @@ def run(
 
     loaded = load(checkpoint)
     _require_latent(loaded)
-    mdata = reading.read(file, loaded, NEVER if outputs.file.suffix == ".h5mu" else settings.on_disk)
+    mdata = reading.read(file, loaded, settings.on_disk)
     try:
         job = jobs.prepare_job(mdata, loaded, settings)
         require_cells(len(job.cells), settings)

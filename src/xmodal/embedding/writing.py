@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal import fields
-from xmodal.data import io
+from xmodal.data import filling, io
 from xmodal.embedding import tables
 from xmodal.outputs import replacing, replacing_files, write_json
 
@@ -31,7 +31,7 @@ def write_h5mu(path: Path, all_of: Embedded, overwrite: bool) -> None:
     mdata.obsp[fields.DISTANCES], mdata.obsp[fields.CONNECTIVITIES] = found.distances, found.connectivities
     mdata.uns[fields.NEIGHBORS] = found.about
     mdata.uns[fields.EMBEDDING_ABOUT] = all_of.about
-    io.write_h5mu(mdata, path, overwrite)
+    filling.write(mdata, path, overwrite)
 
 
 def write_h5ad(path: Path, all_of: Embedded, overwrite: bool) -> None:

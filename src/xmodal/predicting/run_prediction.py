@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xmodal import memory, progress
-from xmodal.data import io, leaving
+from xmodal.data import io
 from xmodal.errors import InputRefused
 from xmodal.predicting import kept, overview, prediction, size, streaming, threshold, top
 from xmodal.predicting.prediction import Job, Request
@@ -36,8 +36,7 @@ def run(
     ``pictures``: a folder that gets the overview of the whole prediction.
     """
     device, seed, overwrite = how
-    on_disk = leaving.NEVER if output.suffix == ".h5mu" else request.on_disk  # that is a copy of all that was read
-    mdata = io.read_cells(file, request.source, _known_source(checkpoint, request), on_disk)
+    mdata = io.read_cells(file, request.source, _known_source(checkpoint, request), request.on_disk)
     try:
         job = prediction.prepare_job(mdata, checkpoint, request)
     except InputRefused as error:

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal import fields, memory
-from xmodal.data import io
-from xmodal.data.new_cells_settings import NewCellsSettings
+from xmodal.data import filling, io
 from xmodal.embedding import job as jobs
 from xmodal.embedding import reading
 from xmodal.embedding.latents import streamed
+from xmodal.embedding.settings import StreamedSettings
 from xmodal.errors import InputRefused, UsageRefused
 from xmodal.learning import checkpoint
 from xmodal.outputs import replacing_files
@@ -73,7 +73,7 @@ def run(
     file: Path,
     model: Path,
     outputs: tuple[Path, Path | None],
-    asked: tuple[str | None, NewCellsSettings],
+    asked: tuple[str | None, StreamedSettings],
     how: tuple[torch.device, int, bool],
 ) -> dict[str, Any]:
     """Tell and write; ``outputs`` = (file, folder of the overview), ``asked`` = (source, which cells), ``how`` = (device, seed,
@@ -86,7 +86,7 @@ def run(
     if source is not None and source not in loaded.model.vocabulary.modalities:
         raise UsageRefused(f"--from {source}: the checkpoint knows {', '.join(loaded.model.vocabulary)}")
     device, seed, overwrite = how
-    mdata = reading.read(file, loaded)
+    mdata = reading.read(file, loaded, settings.on_disk)
     try:
         if source is not None and source not in mdata.mod:
             raise InputRefused(
@@ -149,7 +149,7 @@ def _write_h5mu(path: Path, told: Told, overwrite: bool) -> None:
     for name, values in told.columns().items():
         mdata.obs[name] = values
     mdata.uns[fields.TARGET_ABOUT] = told.about
-    io.write_h5mu(mdata, path, overwrite)
+    filling.write(mdata, path, overwrite)
 
 
 def table(told: Told) -> pd.DataFrame:
