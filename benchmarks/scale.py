@@ -5,8 +5,8 @@
 ``wide``: 200,000 cells x 100,000 peaks, their latents.  ``grow``: 25,000 to 400,000 cells of --peaks and a tenth as many
 genes: CPU seconds of prepare, of an epoch of crossmp and of predicting latents; exponents are of those in a process that has
 done the same with 960 cells before, since starting takes seconds and varies by half a second; 200,000 are trained on by the
-command itself.  ``million``: 1,000,000 such cells prepared, predicted and embedded.  ``shards``: one
-run and 16, merged, have equal bytes.  ``order``: what shuffling in blocks does to a training.
+command itself.  ``million``: 1,000,000 such cells prepared, predicted, embedded (into a copy of them) and named.
+``shards``: one run and 16, merged, have equal bytes.  ``order``: what shuffling in blocks does to a training.
 ``--times 0.1``: a tenth of the cells.  Counts stay on disk (--on-disk always) everywhere; memory is the most that the process
 had at once (ru_maxrss), time is CPU time.  Files go to DIR (15 GB for ``wide``) and are removed.  What was measured is kept in
 results/scale.json.
@@ -254,11 +254,17 @@ def million(folder: Path, times: float, peaks: int) -> Row:
         "--checkpoint",
         model / "model.safetensors",
         "--output",
-        folder / "embedded.h5ad",
+        folder / "embedded.h5mu",
         "--table",
         folder / "e.tsv",
     )
     found["embed"] = xmodal("embed", prepared, *given, "--graph-cells", GRAPH, "--resolution", 1, "--device", "cpu")
+    (folder / "embedded.h5mu").unlink()
+    namer = folder / "namer"
+    learned = ("--model", "scmmgpt", "--label-key", "type", "--set", "generator_passes=0", "--output-dir", namer)
+    xmodal("train", few / "prepared.h5mu", *learned, "--device", "cpu", disk=False)
+    given = ("--checkpoint", namer / "model.safetensors", "--output", folder / "named.h5ad")
+    found["annotate"] = xmodal("annotate", prepared, *given, "--report-dir", folder / "seen", "--device", "cpu")
     return found
 
 
@@ -354,7 +360,8 @@ def table(results: Row) -> str:
             "|---|---|---|",
             *(
                 f"| {work} | {r[work]['cpu_s']:.0f} | {r[work]['peak_mib']:,} |"
-                for work in ("prepare", "predict", "embed")
+                for work in ("prepare", "predict", "embed", "annotate")
+                if work in r
             ),
             "",
         ]
