@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers_nextflow import ROOT
-from xmodal import caches, compiled
+from xmodal import caches, compiled, warm
 
 
 @pytest.fixture
@@ -79,9 +80,29 @@ def test_nothing_happens_outside_of_an_image(ready: Path, monkeypatch: pytest.Mo
     assert not set(compiled.PROCESSOR) & set(os.environ)
 
 
-def test_the_image_is_made_for_the_same_processor() -> None:
-    script = (ROOT / "containers/warm-numba").read_text()
-    assert all(f"{name}={value or chr(39) * 2} " in script for name, value in compiled.PROCESSOR.items())
+@pytest.mark.parametrize("image", ["cpu", "gpu"])
+def test_the_image_is_made_for_the_same_processor(image: str) -> None:
+    script = (ROOT / "containers" / image / "Dockerfile").read_text()
+    wanted = " ".join(f"{name}={value or chr(39) * 2}" for name, value in compiled.PROCESSOR.items())
+    assert f"{wanted} HOME=/tmp" in script and "-m xmodal.warm" in script
+
+
+SECOND = """
+from xmodal import compiled, warm
+warm.graphs()
+from umap import layouts, umap_
+for one in (umap_.smooth_knn_dist, umap_.compute_membership_strengths, getattr(layouts, compiled.EPOCH)):
+    print(one.__name__, sum(one.stats.cache_hits.values()) > 0, sum(one.stats.cache_misses.values()))
+print(type(layouts._nb_optimize_layout_euclidean_single_epoch_parallel._cache).__name__)
+"""
+
+
+def test_umap_is_compiled_once_for_all_processes() -> None:
+    warm.graphs()
+    done = subprocess.run([sys.executable, "-c", SECOND], check=True, capture_output=True, text=True)
+    *found, alone = done.stdout.splitlines()
+    assert [line.split(" ", 1)[1] for line in found] == ["True 0"] * 3, done.stdout
+    assert alone == "NullCache"  # one that runs on several threads is none of these
 
 
 V3 = "fma cx16 movbe popcnt pni ssse3 sse4_1 sse4_2 avx f16c lahf_lm abm bmi1 avx2 bmi2 xsave fpu"

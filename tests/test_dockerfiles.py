@@ -60,7 +60,7 @@ esac
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """The script with a lock of three wheels, which are there, and a pip of its own."""
-    for name in ("scripts/container-context", "containers/install", "containers/warm-numba", "containers/write-sbom"):
+    for name in ("scripts/container-context", "containers/install", "containers/write-sbom"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     wheels = tmp_path / "build/containers/wheels"

@@ -6,22 +6,26 @@ What it finds is only used for the same processor, which is therefore named: the
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 from xmodal import caches
 
 log = logging.getLogger(__name__)
-READY = Path(sys.prefix, "share", "xmodal", "numba")  # made by containers/warm-numba
-# As servers have been since 2013.  The same words stand in containers/warm-numba.
+READY = Path(sys.prefix, "share", "xmodal", "numba")  # made by xmodal.warm
+# As servers have been since 2013.  The same words stand in the Dockerfiles.
 PROCESSOR = {"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": ""}
 CPUINFO = Path("/proc/cpuinfo")
 # What x86-64-v3 asks for beyond what every x86-64 has (System V psABI, 3.1.1), as Linux names it: abm is LZCNT, pni SSE3.
 V2 = ("cx16", "lahf_lm", "popcnt", "pni", "ssse3", "sse4_1", "sse4_2")
+# Only the one that runs on one thread, as it does with a seed: numba would take one's code for the other's.
+EPOCH = "_nb_optimize_layout_euclidean_single_epoch"
 FLAGS = frozenset((*V2, "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"))
 
 
@@ -42,6 +46,18 @@ def provide() -> bool:
     if not any(folder.iterdir()):
         _copy(folder)
     return True
+
+
+def umap() -> ModuleType:
+    """The package umap, whose functions numba compiles once for all processes, where it would in each (5 s of a CPU)."""
+    provide()
+    import umap
+    from umap import layouts, umap_
+
+    for module, name in ((umap_, "smooth_knn_dist"), (umap_, "compute_membership_strengths"), (layouts, EPOCH)):
+        with contextlib.suppress(AttributeError, RuntimeError):  # of another version; no folder that can be written
+            getattr(module, name).enable_caching()
+    return umap
 
 
 def _copy(folder: Path) -> None:

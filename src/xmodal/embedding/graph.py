@@ -32,7 +32,7 @@ def neighbours(embedding: Array, count: int, seed: int) -> AnnData:
 
     ``count``: neighbours of each cell, itself among them.
     """
-    compiled.provide()
+    compiled.umap()
     import anndata as ad
     import scanpy as sc
 

@@ -44,8 +44,7 @@ def project(predicted: Array, truth: Truth, most: int, seed: int) -> Picture | N
         cells = np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
     true, guess = _reduced(predicted, truth, cells, seed)
     both = np.concatenate([true, guess]).round(3)  # so that other rounding of the matrix products changes no map
-    compiled.provide()
-    import umap
+    umap = compiled.umap()
     from sklearn.neighbors import NearestNeighbors
 
     near = min(15, len(cells) - 1)
