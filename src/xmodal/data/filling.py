@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from xmodal import outputs
 from xmodal.data.copied import Copied, as_stored, counts
 from xmodal.data.io import naming_full_disk
-from xmodal.data.leaving import as_raw
+from xmodal.data.leaving import put
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,11 +57,11 @@ def _without_matrices(cells: Whole) -> Iterator[dict[str, Copied]]:
     taken = [(root, place, matrix) for root, adata in mods.items() for place, matrix in _matrices(adata).items()]
     try:
         for root, place, matrix in taken:
-            _put(mods[root], place, sp.csr_matrix(matrix.shape, dtype=np.float32))
+            put(cells, f"{root}{place}", sp.csr_matrix(matrix.shape, dtype=np.float32))
         yield {f"{root}{place}": _copied(place, matrix) for root, place, matrix in taken}
     finally:
         for root, place, matrix in taken:
-            _put(mods[root], place, matrix)
+            put(cells, f"{root}{place}", matrix)
 
 
 def _matrices(adata: AnnData) -> dict[str, Any]:
@@ -79,15 +79,6 @@ def _copied(place: str, matrix: Any) -> Copied:
 def _by_rows(matrix: Any) -> bool:
     dense = isinstance(matrix, np.ndarray) and matrix.ndim == 2 and matrix.dtype.kind in "fiub"
     return dense or getattr(matrix, "format", "") == "csr"
-
-
-def _put(adata: AnnData, place: str, matrix: Any) -> None:
-    if place == "X":
-        adata.X = matrix
-    elif place == "raw/X":
-        adata.raw = as_raw(matrix, adata, adata.raw)
-    else:
-        adata.layers[place.removeprefix("layers/")] = matrix
 
 
 def _fill(handle: h5py.File, place: str, matrix: Copied) -> None:

@@ -79,7 +79,7 @@ def read(path: Path, reader: Callable[[Any], Whole]) -> Whole:
     found = reader(_bare_zarr(path, places) if stores.is_zarr(path) else _bare_hdf5(file.handle, places))
     for place, node in places.items():
         source = StoredRows(file, node) if stores.is_group(node) else StoredArray(file, node)
-        _put(found, place, OnDisk([Part(source)], source.shape[1]))
+        put(found, place, OnDisk([Part(source)], source.shape[1]))
     return found
 
 
@@ -155,19 +155,20 @@ def _empty(node: Any, target: Any, key: str) -> None:
     ad.io.write_elem(target, key, sp.csr_matrix(tuple(int(n) for n in shape), dtype=np.float32))
 
 
-def _put(found: ad.AnnData | MuData, place: str, matrix: OnDisk) -> None:
+def put(found: ad.AnnData | MuData, place: str, matrix: Any) -> None:
+    """Another matrix where ``place`` is in a file of these cells: X, a layer or ``.raw``."""
     if isinstance(found, MuData):
         _, name, place = place.split("/", 2)
         found = found.mod[name]
     if place == "X":
         found.X = matrix
     elif place == "raw/X":
-        found.raw = as_raw(matrix, found, found.raw)
+        found.raw = _as_raw(matrix, found, found.raw)
     else:
         found.layers[place.removeprefix("layers/")] = matrix
 
 
-def as_raw(matrix: Any, of: ad.AnnData, before: Any) -> ad.AnnData:
+def _as_raw(matrix: Any, of: ad.AnnData, before: Any) -> ad.AnnData:
     """What to set as ``.raw`` of the cells ``of``: another matrix of the same features."""
     return ad.AnnData(matrix, obs=of.obs[[]], var=before.var, varm=dict(before.varm))
 
@@ -203,7 +204,7 @@ def kept(adata: ad.AnnData, rows: Any = None, columns: Any = None) -> ad.AnnData
     for name, layer in adata.layers.items():
         found.layers[name] = some(layer)
     if adata.raw is not None:
-        found.raw = as_raw(taken(adata.raw.X, cells), found, adata.raw)
+        found.raw = _as_raw(taken(adata.raw.X, cells), found, adata.raw)
     return found
 
 
@@ -227,11 +228,11 @@ def kept_cells(mdata: MuData, rows: Any) -> MuData:
         for m, (matrix, layers, raw) in held.items():
             mdata.mod[m].X, mdata.mod[m].layers = matrix, layers
             if raw is not None:
-                mdata.mod[m].raw = as_raw(raw.X, mdata.mod[m], raw)
+                mdata.mod[m].raw = _as_raw(raw.X, mdata.mod[m], raw)
     for m, part in found.mod.items():
         part.X = parts[m].X
         for name, layer in parts[m].layers.items():
             part.layers[name] = layer
         if parts[m].raw is not None:
-            part.raw = as_raw(parts[m].raw.X, part, parts[m].raw)
+            part.raw = _as_raw(parts[m].raw.X, part, parts[m].raw)
     return found
